@@ -1,0 +1,3 @@
+"""Spherical-native deep learning for full-sky maps."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,175 @@
+"""The configuration of an experiment as plain dataclasses: one schema for files, overrides and code.
+
+Conventions: angles in degrees unless the name says otherwise, multipoles are bare numbers, velocities LSR km/s.  Only
+types Hydra understands are used (no numpy, no tuples), and this module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class GalaxyConfig:
+    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default."""
+
+    nside: int = 128
+    seed: int = 1
+    channels: int = 64
+    velocity_start: float = -64.5
+    channel_width: float = 1.28821496
+    beam_arcmin: float = 16.2
+    noise_mk: float = 43.0
+
+
+@dataclass
+class MapField:
+    """Columns of one HEALPix FITS file.
+
+    ``fields`` empty means every column.  ``unit`` is used when the file states none, and must agree when it does.
+    """
+
+    file: str = ""
+    fields: list[int] = field(default_factory=list)
+    unit: str = ""
+
+
+@dataclass
+class DataConfig:
+    """Where the sky comes from: ``kind`` is ``galaxy`` (simulated) or ``healpix`` (a folder of FITS maps)."""
+
+    name: str = "galaxy"
+    kind: str = "galaxy"
+    stores: str = "stores"
+    galaxy: GalaxyConfig = field(default_factory=GalaxyConfig)
+    folder: str | None = None
+    inputs: list[MapField] = field(default_factory=list)
+    total: MapField | None = None
+    target: MapField | None = None
+
+
+@dataclass
+class Disc:
+    """A disc on the sky to be cut away."""
+
+    name: str = ""
+    lon: float = 0.0
+    lat: float = 0.0
+    radius: float = 0.0
+
+
+@dataclass
+class SplitConfig:
+    """Training, validation and test regions.
+
+    Pixels with ``lat > buffer`` train and those with ``lat < -buffer`` test (``train: north``; ``south`` swaps them).
+    The longitudes ``validation_lon`` of the training side are its validation region, never trained on.  Patch and tile
+    centres keep ``centre_margin`` degrees from the equator, so that no input crosses it.  ``mask_file`` (1 = keep) or
+    ``sky_fraction`` (keep the faintest part of the smoothed target) limit all of them; ``cuts`` limit the test region.
+    """
+
+    name: str = "north_south"
+    train: str = "north"
+    buffer: float = 8.0
+    centre_margin: float = 17.65
+    validation_lon: list[float] = field(default_factory=lambda: [30.0, 90.0])
+    mask_file: str | None = None
+    sky_fraction: float | None = 0.71
+    smoothing: float = 5.0
+    cuts: list[Disc] = field(default_factory=list)
+
+
+@dataclass
+class LossConfig:
+    """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + mean |T - T'|``."""
+
+    lambda_r: float = 30.0
+    l1: float = 1.0
+    correlation: str = "mode"  # "mode": average of per-mode r; "ell": r of band spectra, ell by ell
+
+
+@dataclass
+class BandsConfig:
+    """Multipole bands ``lo <= ell < hi`` of r50 and r150; clipped at run time to what the map resolves."""
+
+    r_low: list[float] = field(default_factory=lambda: [2.0, 15.0])
+    r50: list[float] = field(default_factory=lambda: [14.4, 100.0])
+    r150: list[float] = field(default_factory=lambda: [100.0, 200.0])
+
+
+@dataclass
+class PatchConfig:
+    """Gnomonic patches: ``size`` x ``size`` pixels of ``pixel_arcmin``; ``max_masked`` is the share that may be lost."""
+
+    size: int = 64
+    pixel_arcmin: float = 23.4
+    max_masked: float = 0.7
+
+
+@dataclass
+class ModelConfig:
+    """A network or baseline.
+
+    ``arch``: ``unet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the closed-form
+    baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (log column and
+    line profile in, a gain on the column out).
+    """
+
+    name: str = "unet_sphere"
+    arch: str = "unet"
+    domain: str = "sphere"
+    form: str = "physical"
+    width: int = 32
+    depth: int = 3
+    max_width: int = 512
+    convs_per_level: int = 2
+    kernel: int = 3  # side of the flat kernel; Chebyshev order K on the sphere
+    dropout: float = 0.3
+    input_noise: float = 0.0
+    norm: str = "batch"
+
+
+@dataclass
+class TrainingConfig:
+    """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss."""
+
+    epochs: int = 12
+    steps_per_epoch: int = 40
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    decay_every: int = 10
+    patience: int = 5
+    validation_batches: int = 8
+    tile_nside: int = 2
+    rotations: bool = True
+    seed: int = 1
+    threads: int = 0  # 0: all cores
+
+
+@dataclass
+class EvaluationConfig:
+    """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks."""
+
+    patches: int = 200
+    apodization: float = 0.0
+    block_nside: int = 4
+    seed: int = 7
+
+
+@dataclass
+class ExperimentConfig:
+    """Everything one run depends on; its hash names the run folder."""
+
+    name: str = "dust_demo"
+    task: str = "dust"
+    output: str = "runs"
+    models: list[str] = field(default_factory=list)
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    bands: BandsConfig = field(default_factory=BandsConfig)
+    patches: PatchConfig = field(default_factory=PatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

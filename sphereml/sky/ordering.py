@@ -1,0 +1,36 @@
+"""RING <-> NEST: the only two places where the order of pixels changes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import healpy
+import numpy as np
+
+from sphereml.sky.grid import HealpixGrid
+
+
+@lru_cache(maxsize=16)
+def _ring_index_of_nest(nside: int) -> np.ndarray:
+    index = healpy.nest2ring(nside, np.arange(12 * nside * nside))
+    index.setflags(write=False)
+    return index
+
+
+@lru_cache(maxsize=16)
+def _nest_index_of_ring(nside: int) -> np.ndarray:
+    index = healpy.ring2nest(nside, np.arange(12 * nside * nside))
+    index.setflags(write=False)
+    return index
+
+
+def ring_to_nest(maps: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Reorder full-sky maps from RING to NEST along ``axis`` (a copy)."""
+    grid = HealpixGrid.of_size(maps.shape[axis])
+    return np.take(maps, _ring_index_of_nest(grid.nside), axis=axis)
+
+
+def nest_to_ring(maps: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Reorder full-sky maps from NEST to RING along ``axis`` (a copy)."""
+    grid = HealpixGrid.of_size(maps.shape[axis])
+    return np.take(maps, _nest_index_of_ring(grid.nside), axis=axis)
