@@ -85,7 +85,7 @@ class LossConfig:
 
     lambda_r: float = 30.0
     l1: float = 1.0
-    correlation: str = "mode"  # "mode": average of per-mode r; "ell": r of band spectra, ell by ell
+    correlation: str = "auto"  # "mode": average of single modes' r; "ell": r of spectra; "auto": mode flat, ell sphere
 
 
 @dataclass
@@ -119,6 +119,7 @@ class ModelConfig:
     arch: str = "unet"
     domain: str = "sphere"
     form: str = "physical"
+    guess: str = "column"  # first guess of the physical form: "column" or "linear"
     width: int = 32
     depth: int = 3
     max_width: int = 512

@@ -54,12 +54,12 @@ def synthesis(alm: np.ndarray, nside: int, lmax: int, spin: int = 0) -> np.ndarr
         float64 ``(..., npix)`` NEST, or ``(..., 2, npix)`` (Q, U).
     """
     lead, batch = _as_batch(alm, spin)
-    geometry = ring_geometry(nside)
-    rings = np.stack(
-        [
-            ducc0.sht.synthesis(alm=a, spin=spin, lmax=lmax, nthreads=threads(), **geometry)
-            for a in batch.astype(np.complex128, copy=False)
-        ]
+    rings = ducc0.sht.synthesis(
+        alm=batch.astype(np.complex128, copy=False),
+        spin=spin,
+        lmax=lmax,
+        nthreads=threads(),
+        **ring_geometry(nside),
     )
     return ring_to_nest(rings.reshape(*lead, -1), axis=-1)
 
@@ -67,12 +67,12 @@ def synthesis(alm: np.ndarray, nside: int, lmax: int, spin: int = 0) -> np.ndarr
 def adjoint_synthesis(maps: np.ndarray, lmax: int, spin: int = 0) -> np.ndarray:
     """The transpose of :func:`synthesis` (sums over pixels, no quadrature weight).  Maps NEST, alms as there."""
     lead, batch = _as_batch(nest_to_ring(np.asarray(maps), axis=-1), spin)
-    geometry = ring_geometry(HealpixGrid.of_size(maps.shape[-1]).nside)
-    alm = np.stack(
-        [
-            ducc0.sht.adjoint_synthesis(map=m, spin=spin, lmax=lmax, nthreads=threads(), **geometry)
-            for m in batch.astype(np.float64, copy=False)
-        ]
+    alm = ducc0.sht.adjoint_synthesis(
+        map=batch.astype(np.float64, copy=False),
+        spin=spin,
+        lmax=lmax,
+        nthreads=threads(),
+        **ring_geometry(HealpixGrid.of_size(maps.shape[-1]).nside),
     )
     return alm.reshape(*lead, -1)
 

@@ -11,7 +11,8 @@ from sphereml.sky.grid import HealpixGrid
 
 
 @lru_cache(maxsize=16)
-def _ring_index_of_nest(nside: int) -> np.ndarray:
+def nest_to_ring_index(nside: int) -> np.ndarray:
+    """RING index of every NEST pixel, read-only ``(npix,)``."""
     index = healpy.nest2ring(nside, np.arange(12 * nside * nside))
     index.setflags(write=False)
     return index
@@ -27,7 +28,7 @@ def _nest_index_of_ring(nside: int) -> np.ndarray:
 def ring_to_nest(maps: np.ndarray, axis: int = 0) -> np.ndarray:
     """Reorder full-sky maps from RING to NEST along ``axis`` (a copy)."""
     grid = HealpixGrid.of_size(maps.shape[axis])
-    return np.take(maps, _ring_index_of_nest(grid.nside), axis=axis)
+    return np.take(maps, nest_to_ring_index(grid.nside), axis=axis)
 
 
 def nest_to_ring(maps: np.ndarray, axis: int = 0) -> np.ndarray:

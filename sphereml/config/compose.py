@@ -1,0 +1,101 @@
+"""Compose an experiment from the YAML files in ``configs/`` and ``key=value`` overrides, checked against the schema.
+
+Hydra's Compose API builds the container; it is then merged onto the structured schema, which refuses unknown keys
+(``+typo=1`` included) and values of the wrong type.  All faults end as UserError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from sphereml.config.resources import resource_folder
+from sphereml.config.schema import ExperimentConfig
+from sphereml.config.validation import validate
+from sphereml.errors import UserError
+
+# They say where a run goes and how fast, not what it is.
+_NOT_IN_HASH = ("output", "models")
+
+
+def compose(overrides: Sequence[str]) -> ExperimentConfig:
+    """The experiment described by overrides such as ``experiment=dust_demo training.epochs=3``.
+
+    Raises:
+        UserError: an unknown group, key or value; the message names it.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name="schema", node=ExperimentConfig)
+    try:
+        with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
+            container = hydra_compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _refusal(error) from error
+    return _onto_schema(container)
+
+
+def load(path: Path) -> ExperimentConfig:
+    """An experiment saved by :func:`save`.
+
+    Raises:
+        UserError: no such file, or not one of ours.
+    """
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", "name a run folder that `sphereml train` made")
+    try:
+        container = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"{path} is no YAML file ({_one_line(error)})", "restore it or train again") from error
+    return _onto_schema(container)
+
+
+def to_yaml(config: ExperimentConfig) -> str:
+    """The experiment as YAML, complete: every default is spelled out."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def run_hash(config: ExperimentConfig) -> str:
+    """Eight hexadecimal digits that change with anything the result of a run depends on."""
+    values = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_HASH}
+    values["data"] = {key: value for key, value in values["data"].items() if key not in ("stores", "folder")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _onto_schema(container: Any) -> ExperimentConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        # As plain values: a container that already has the schema's type would keep the keys added with "+".
+        plain = OmegaConf.to_container(container)
+        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), plain)
+        config = cast(ExperimentConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise _refusal(error) from error
+    validate(config)
+    return config
+
+
+def _refusal(error: Exception) -> UserError:
+    """Hydra's and OmegaConf's many lines as one; the innermost cause names the key."""
+    inner = error.__cause__ if error.__cause__ is not None else error
+    line = _one_line(inner if str(error).startswith(("Could not override", "Error merging")) else error)
+    return UserError(line, "see `sphereml config show` for the keys and `sphereml config list` for the names")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,237 @@
+"""One sky on disk: xarray over zarr version 3, dims ``(pixel, channel)``, self-describing.
+
+Conventions: pixels are NEST, frame Galactic, so a chunk of the pixel axis is one superpixel (64 x 64 pixels, or a base
+pixel on coarser grids) with all its channels: a tile or a patch reads few chunks.  Every variable has its ``units``;
+velocities are LSR km/s.  The attribute ``provenance`` is JSON without dates: the same sky makes the same bytes.
+Float chunks that are absent read as NaN, which is how a damaged store is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+
+from sphereml.errors import UserError
+from sphereml.sky.grid import HealpixGrid
+
+FORMAT = "sphereml-sky"
+FORMAT_VERSION = 1
+SUPERPIXEL_SIDE = 64
+# N_HI = 1.823e18 cm^-2 int (T / K) d(v / km/s) for optically thin gas; Dickey & Lockman 1990, eq. 3.
+COLUMN_PER_K_KMS = 1.823e18
+_IN_KELVIN = {"K": 1.0, "mK": 1e-3}
+_COMPONENT = "component_"
+
+
+@dataclass(frozen=True, eq=False)
+class Sky:
+    """Inputs and target on the whole sphere, NEST, Galactic.
+
+    Args:
+        grid: the pixelization.
+        inputs: ``(npix, nchan)`` float32 in ``input_unit``.
+        total: ``(npix,)`` total gas column in ``total_unit``, or None.
+        target: ``(npix,)`` float32 in ``target_unit``.
+        channels: a name for each channel.
+        velocity: ``(nchan,)`` LSR km/s of channel centres, or None.
+        components: named ``(npix,)`` parts of a simulated sky; their units in ``component_units``.
+        provenance: what it was made from; JSON values, no dates.
+    Raises:
+        ValueError: shapes or lengths disagree.
+    """
+
+    grid: HealpixGrid
+    inputs: np.ndarray
+    total: np.ndarray | None
+    target: np.ndarray
+    target_unit: str
+    input_unit: str
+    total_unit: str
+    channels: tuple[str, ...]
+    velocity: np.ndarray | None = None
+    components: dict[str, np.ndarray] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    component_units: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        npix, nchan = self.grid.npix, len(self.channels)
+        if self.inputs.shape != (npix, nchan):
+            raise ValueError(f"inputs have shape {self.inputs.shape}, not {(npix, nchan)}")
+        maps = {"target": self.target, "total": self.total, **self.components}
+        for name, values in maps.items():
+            if values is not None and values.shape != (npix,):
+                raise ValueError(f"{name} has shape {values.shape}, not {(npix,)}")
+        if self.velocity is not None and self.velocity.shape != (nchan,):
+            raise ValueError(f"velocity has shape {self.velocity.shape}, not {(nchan,)}")
+
+
+def column(sky: Sky) -> np.ndarray:
+    """Total gas column ``(npix,)`` float64, cm^-2 (or ``total_unit`` when the sky brings its own total).
+
+    The sky's ``total`` if it has one; else ``1.823e18 sum_v T_v dv`` along its velocity axis; else the sum of inputs
+    that are columns already.
+
+    Raises:
+        UserError: none of the three can be had.
+    """
+    if sky.total is not None:
+        return sky.total.astype(np.float64)
+    if sky.velocity is not None and len(sky.velocity) > 1 and sky.input_unit in _IN_KELVIN:
+        widths = np.abs(np.gradient(sky.velocity)) * _IN_KELVIN[sky.input_unit]
+        # float32 weights keep the product from copying the whole cube to float64.
+        integral: np.ndarray = sky.inputs @ widths.astype(sky.inputs.dtype)
+        return COLUMN_PER_K_KMS * integral.astype(np.float64)
+    if sky.input_unit == "cm^-2":
+        return np.asarray(sky.inputs.sum(axis=1, dtype=np.float64))
+    raise UserError(
+        f"no gas column can be made from inputs in {sky.input_unit!r} without a velocity axis",
+        "give `data.total`, inputs in cm^-2, or channels in K with velocities",
+    )
+
+
+def write_store(path: str | Path, sky: Sky, overwrite: bool = False) -> Path:
+    """Write a sky; the store appears complete or not at all.
+
+    Raises:
+        UserError: ``path`` exists (and not ``overwrite``) or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", "remove it or choose another path")
+    with _replacing(path) as scratch:
+        dataset = _to_dataset(sky)
+        encoding = {str(name): _encoding(variable, sky.grid) for name, variable in dataset.data_vars.items()}
+        dataset.to_zarr(scratch, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    return path
+
+
+def open_dataset(path: str | Path) -> xarray.Dataset:
+    """The store as a lazily read dataset; raises UserError when it is not one of ours."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no store {path}", "make it with `sphereml data prepare` or `sphereml simulate dust`")
+    if not is_store(path):
+        raise UserError(f"{path} is not a sphereml store", "give a store made by this program, or another path")
+    dataset = xarray.open_zarr(path, consolidated=False, chunks=None)
+    version = dataset.attrs.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has store version {version}, not {FORMAT_VERSION}", "remove it and prepare it again")
+    return dataset
+
+
+def open_store(path: str | Path) -> Sky:
+    """Read a whole store.
+
+    Raises:
+        UserError: absent, not a sphereml store, or damaged.
+    """
+    damaged = UserError(f"the store {path} is damaged", "remove it and prepare it again")
+    with open_dataset(path) as dataset:
+        try:
+            # A variable whose metadata is gone would look like one the sky never had.
+            if not set(dataset.attrs["variables"]) <= set(dataset.variables):
+                raise damaged
+            sky = _from_dataset(dataset)
+        except (KeyError, ValueError, OSError, RuntimeError):
+            raise damaged from None
+    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.target).all()):
+        raise damaged
+    return sky
+
+
+def is_store(path: Path) -> bool:
+    """Whether ``path`` carries this format's mark (of any version, whole or not)."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        return bool(attributes["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise UserError if ``folder`` could not be made or written; touches nothing."""
+    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into {folder}", "choose a folder that can be written")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A scratch folder beside ``path`` that takes its place at the end, or vanishes on any failure."""
+    refuse_unwritable(path.parent)
+    scratch: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        new, old = scratch / "new", scratch / "old"
+        yield new
+        if path.exists():
+            path.replace(old)
+        new.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})", "choose a folder with room") from None
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
+    superpixel = min(grid.nside, SUPERPIXEL_SIDE) ** 2
+    return {"chunks": (superpixel, *variable.shape[1:]), "fill_value": np.nan}
+
+
+def _to_dataset(sky: Sky) -> xarray.Dataset:
+    variables = {
+        "inputs": (("pixel", "channel"), sky.inputs, {"units": sky.input_unit}),
+        "target": (("pixel",), sky.target, {"units": sky.target_unit}),
+    }
+    if sky.total is not None:
+        variables["total"] = (("pixel",), sky.total, {"units": sky.total_unit})
+    for name, values in sky.components.items():
+        variables[_COMPONENT + name] = (("pixel",), values, {"units": sky.component_units.get(name, "unknown")})
+    coordinates: dict[str, Any] = {"channel": ("channel", np.array(sky.channels, dtype=object))}
+    if sky.velocity is not None:
+        coordinates["velocity"] = ("channel", sky.velocity, {"units": "km/s", "frame": "LSR"})
+    attributes = _attributes(sky) | {"variables": sorted({*variables, *coordinates})}
+    return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def _attributes(sky: Sky) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "nside": sky.grid.nside,
+        "order": "NEST",
+        "frame": "G",
+        "total_unit": sky.total_unit,
+        "provenance": json.dumps(sky.provenance, sort_keys=True),
+    }
+
+
+def _from_dataset(dataset: xarray.Dataset) -> Sky:
+    parts = [str(name) for name in dataset.data_vars if str(name).startswith(_COMPONENT)]
+    names = {part: part.removeprefix(_COMPONENT) for part in parts}
+    return Sky(
+        grid=HealpixGrid(int(dataset.attrs["nside"])),
+        inputs=dataset["inputs"].values,
+        total=dataset["total"].values if "total" in dataset else None,
+        target=dataset["target"].values,
+        target_unit=dataset["target"].attrs["units"],
+        input_unit=dataset["inputs"].attrs["units"],
+        total_unit=dataset.attrs["total_unit"],
+        channels=tuple(str(name) for name in dataset["channel"].values),
+        velocity=dataset["velocity"].values if "velocity" in dataset.coords else None,
+        components={names[part]: dataset[part].values for part in parts},
+        provenance=json.loads(dataset.attrs["provenance"]),
+        component_units={names[part]: dataset[part].attrs["units"] for part in parts},
+    )

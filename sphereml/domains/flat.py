@@ -1,0 +1,82 @@
+"""A square patch of the tangent plane as a domain.
+
+Tensors are ``(batch, row, column, channel)``; permuted to ``(batch, channel, row, column)`` they are torch's
+channels_last format, so ``conv2d`` runs on them without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch.nn.functional import conv2d, max_pool2d
+
+from sphereml.domains.protocol import Correlation
+from sphereml.errors import UserError
+from sphereml.harmonics.flat import FlatModes
+
+
+@dataclass(frozen=True)
+class FlatPatch:
+    """``n`` x ``n`` pixels of ``pixel_size`` arcmin in the plane of a projection (which only labels it)."""
+
+    n: int
+    pixel_size: float = 23.4
+    projection: str = "gnomonic"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n, self.n)
+
+    @cached_property
+    def modes(self) -> FlatModes:
+        return FlatModes(self.n, self.pixel_size / 60)
+
+    def coarser(self) -> FlatPatch:
+        if self.n % 2:
+            raise UserError(f"a patch of {self.n} pixels cannot be halved", "use a smaller depth or a size 2^k")
+        return FlatPatch(self.n // 2, 2 * self.pixel_size, self.projection)
+
+    def taps(self, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise UserError(f"a flat kernel of side {kernel} has no centre", "use an odd kernel: 3 or 5")
+        return kernel * kernel
+
+    def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        side = round(kernel.shape[0] ** 0.5)
+        filters = kernel.view(side, side, *kernel.shape[1:]).permute(3, 2, 0, 1)
+        return conv2d(x.permute(0, 3, 1, 2), filters, padding=side // 2).permute(0, 2, 3, 1)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        return max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+    @property
+    def upsampling_taps(self) -> int:
+        return 4
+
+    def upsample(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Transposed 2x2 convolution of stride 2: every child pixel is its own linear map of the parent."""
+        batch, rows, columns, _ = x.shape
+        children = (x @ kernel.permute(1, 0, 2).flatten(1)).view(batch, rows, columns, 2, 2, -1)
+        return children.permute(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+
+    def band_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Sequence[Sequence[float]],
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """See the protocol.  Form ``ell`` correlates the power summed over a ring one ell_F wide, ring by ring."""
+        if kind == "mode":
+            r = self.modes.per_mode_r(a, b, window)
+            members = [torch.from_numpy(self.modes.in_band(lo, hi)).to(r.device) for lo, hi in bands]
+        else:
+            ab, aa, bb = (self.modes.cross_power(*pair, window) for pair in ((a, b), (a, a), (b, b)))
+            r = ab / (aa * bb).clamp_min(1e-300).sqrt()
+            centre = torch.from_numpy(self.modes.bin_ell)
+            members = [torch.nonzero((centre >= lo) & (centre < hi))[:, 0].to(r.device) for lo, hi in bands]
+        return torch.stack([r.index_select(-1, chosen).mean(dim=-1) for chosen in members], dim=-1)

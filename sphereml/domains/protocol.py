@@ -1,0 +1,52 @@
+"""What a network, a loss and a metric ask of a domain.
+
+Conventions: tensors are channel-last and contiguous, ``(batch, *shape, channel)``; fields without channel are
+``(batch, *shape)``.  A kernel is a tensor ``(taps, channels_in, channels_out)`` whose taps only the domain can read, so
+the same network holds weights for any domain and no geometry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+
+Correlation = Literal["mode", "ell"]
+
+
+class Domain(Protocol):
+    """A frozen piece of pixelized sky."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the pixel axes."""
+
+    def taps(self, kernel: int) -> int:
+        """Number of taps of a convolution of the given kernel size (flat) or Chebyshev order (sphere)."""
+
+    def coarser(self) -> Domain:
+        """The domain after one pooling step; raises UserError when it cannot be pooled further."""
+
+    def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Convolution ``(B, *shape, Cin) -> (B, *shape, Cout)`` with zero padding beyond the domain."""
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """Maximum over the four children of every pixel of the coarser domain."""
+
+    def upsample(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """From the coarser domain to this one; the kernel has ``upsampling_taps`` taps."""
+
+    @property
+    def upsampling_taps(self) -> int:
+        """4 where each child has weights of its own (transposed convolution), 1 where all share them."""
+
+    def band_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Sequence[Sequence[float]],
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """Correlation r of two fields ``(B, *shape)`` under a window in bands of multipoles: ``(B, nband)`` float64."""

@@ -1,0 +1,206 @@
+"""One self-contained HTML report of a comparison: tables, figures, notes; no file beside it is needed to read it.
+
+Reads ``comparison.json`` (written by ``sphereml compare``), and ``figures/*.png`` with their captions from
+``figures/captions.json`` (``{"file name without .png": "caption"}``).  Figures come in the order of the captions, then
+by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard errors; spectra are C_ell.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from sphereml.errors import UserError
+from sphereml.templates.products import write_atomically
+
+ABSENT = "–"
+_REMAKE = "run `sphereml compare` for this run again"
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write ``folder/report.html`` from ``folder/comparison.json`` and the figures beside it.
+
+    Returns:
+        The path of the report.
+    Raises:
+        UserError: ``comparison.json`` is missing, no JSON, or lacks what the schema asks for; a figure is no PNG.
+    """
+    folder = Path(folder)
+    comparison = load_comparison(folder / "comparison.json")
+    page = render(comparison, _figures(folder / "figures"))
+    return write_atomically(folder / "report.html", page.encode())
+
+
+def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
+    """The page as text, from a comparison and figures with ``source`` (data URI), ``caption`` and ``alt``."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=_number, with_error=_with_error, percent=_percent, duration=_duration)
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+    models = comparison["models"]
+    return template.render(
+        split=comparison["split"],
+        experiment=_experiment(comparison.get("experiment")),
+        bands=comparison["ell_bands"],
+        models=models,
+        best=_best(models),
+        sphere_bands=_keys(models, "sphere"),
+        timed=any("seconds_train" in m or "seconds_predict" in m for m in models.values()),
+        paired=comparison.get("paired") or {},
+        marginalization=_marginalization(comparison),
+        notes=[str(note) for note in comparison.get("notes") or []],
+        figures=figures,
+    )
+
+
+def load_comparison(path: Path) -> dict[str, Any]:
+    """Read and check ``comparison.json``; raises UserError when it cannot be reported on."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", _REMAKE) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})", _REMAKE) from None
+    fault = _fault(content)
+    if fault:
+        raise UserError(f"{path} {fault}", _REMAKE)
+    return dict(content)
+
+
+def _fault(content: Any) -> str | None:
+    """What the comparison lacks, in words, or None."""
+    if not isinstance(content, dict):
+        return "holds no JSON object"
+    missing = [key for key in ("split", "ell_bands", "models") if key not in content]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    if not isinstance(content["models"], dict) or not content["models"]:
+        return "names no model"
+    for name, model in content["models"].items():
+        for band in ("r50", "r150"):
+            if not isinstance(model, dict) or not isinstance(model.get(band), dict | None) or band not in model:
+                return f"lacks {band} of model {name}"
+    return None
+
+
+def _figures(folder: Path) -> list[dict[str, Any]]:
+    captions = _captions(folder / "captions.json")
+    order = {name: index for index, name in enumerate(captions)}
+    paths = sorted(folder.glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.name))
+    return [_figure(path, captions.get(path.stem, path.stem.replace("_", " "))) for path in paths]
+
+
+def _captions(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return {Path(str(name)).stem: str(text) for name, text in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", "it maps figure names to captions") from None
+
+
+def _figure(path: Path, caption: str) -> dict[str, Any]:
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise UserError(f"{path} is no PNG picture", _REMAKE)
+    # Width and height stand at fixed places of the first chunk; stating them keeps the page from jumping as it loads.
+    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    source = "data:image/png;base64," + base64.b64encode(content).decode()
+    return {"source": source, "caption": caption, "alt": caption, "width": width, "height": height}
+
+
+def _experiment(experiment: Any) -> dict[str, str]:
+    """The experiment as rows of a table: a mapping's plain entries, or the one name given."""
+    if not experiment:
+        return {}
+    if not isinstance(experiment, Mapping):
+        return {"name": str(experiment)}
+    return {str(k): str(v) for k, v in experiment.items() if isinstance(v, str | int | float | bool)}
+
+
+def _keys(models: Mapping[str, Any], entry: str) -> list[str]:
+    found: dict[str, None] = {}
+    for model in models.values():
+        found.update(dict.fromkeys(model.get(entry) or {}))
+    return list(found)
+
+
+def _best(models: Mapping[str, Any]) -> dict[str, str | None]:
+    """The model with the highest mean in r50 and in r150."""
+    best: dict[str, str | None] = {}
+    for band in ("r50", "r150"):
+        means = [(mean, name) for name, model in models.items() if _finite(mean := (model[band] or {}).get("mean"))]
+        best[band] = max(means)[1] if means else None
+    return best
+
+
+def _marginalization(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Rows of the marginalization table, every value under the band it belongs to."""
+    content = comparison.get("marginalization")
+    if not content or not content.get("models"):
+        return None
+    bands = content.get("bands") or {}
+    names = list(bands) if isinstance(bands, Mapping) else [_band_name(band) for band in bands]
+    rows = {
+        model: {
+            "power_left": _by_band(entry.get("power_left"), names),
+            "cmb_power": _by_band(entry.get("cmb_power"), names),
+            "amplitude": _first(entry.get("amplitude")),
+            "error": _first(entry.get("error")),
+        }
+        for model, entry in content["models"].items()
+    }
+    return {"bands": names, "rows": rows}
+
+
+def _band_name(band: Any) -> str:
+    return band if isinstance(band, str) else f"{band[0]:g}–{band[1]:g}"
+
+
+def _by_band(values: Any, names: list[str]) -> list[Any]:
+    if isinstance(values, Mapping):
+        return [values.get(name) for name in names]
+    values = list(values or [])
+    return [*values, *[None] * (len(names) - len(values))][: len(names)]
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".replace("-", "−") if _finite(value) else ABSENT
+
+
+def _with_error(value: Any, digits: int = 3) -> Markup | str:
+    """``{"mean", "sem"}`` as mean ± sem; a missing error is left out."""
+    if not isinstance(value, Mapping) or not _finite(value.get("mean")):
+        return ABSENT
+    mean, sem = _number(value["mean"], digits), value.get("sem")
+    return Markup('{}<span class="error"> ± {}</span>').format(mean, _number(sem, digits)) if _finite(sem) else mean
+
+
+def _percent(value: Any) -> str:
+    """A share in percent with three significant digits."""
+    if not _finite(value):
+        return ABSENT
+    percent = 100 * value
+    digits = 0 if abs(percent) >= 99.95 else max(0, 2 - math.floor(math.log10(max(abs(percent), 1e-3))))
+    return f"{percent:.{min(digits, 3)}f} %"
+
+
+def _duration(value: Any) -> str:
+    if not _finite(value):
+        return ABSENT
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"

@@ -1,0 +1,82 @@
+"""Layers that hold weights and ask the domain to act: the same modules run on a patch, a tile or the whole sphere."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sphereml.domains import Domain
+
+
+class Convolution(nn.Module):
+    """Convolution with bias, ``(B, *shape, Cin) -> (B, *shape, Cout)``; ``zero=True`` starts it at zero."""
+
+    def __init__(self, domain: Domain, channels_in: int, channels_out: int, kernel: int, zero: bool = False) -> None:
+        super().__init__()
+        taps = domain.taps(kernel)
+        scale = 0.0 if zero else (2 / (taps * channels_in)) ** 0.5  # He et al. 2015, for ReLU
+        self.kernel = nn.Parameter(scale * torch.randn(taps, channels_in, channels_out))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        return domain.convolve(x, self.kernel) + self.bias
+
+
+class Upsampling(nn.Module):
+    """From the coarser domain to ``domain``: transposed convolution flat, shared by the four children on the sphere."""
+
+    def __init__(self, domain: Domain, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        scale = channels_in**-0.5
+        self.kernel = nn.Parameter(scale * torch.randn(domain.upsampling_taps, channels_in, channels_out))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        return domain.upsample(x, self.kernel) + self.bias
+
+
+class ChannelNorm(nn.Module):
+    """Batch normalization over everything but the channel, or nothing (``kind="none"``)."""
+
+    def __init__(self, channels: int, kind: str) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels) if kind == "batch" else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = self.norm(x.reshape(-1, x.shape[-1]))
+        return rows.view(x.shape)
+
+
+class ChannelDropout(nn.Module):
+    """Drops whole channels of a sample, so that neighbouring pixels cannot stand in for each other."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
+        return x * (torch.rand(shape, device=x.device) < keep).to(x.dtype).div_(keep)
+
+
+class ConvolutionBlock(nn.Module):
+    """``count`` times convolution, normalization, ReLU, dropout."""
+
+    def __init__(
+        self, domain: Domain, channels: tuple[int, int], kernel: int, norm: str, dropout: float, count: int
+    ) -> None:
+        super().__init__()
+        widths = [channels[0], *[channels[1]] * count]
+        self.convolutions = nn.ModuleList(
+            Convolution(domain, a, b, kernel) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.norms = nn.ModuleList(ChannelNorm(channels[1], norm) for _ in range(count))
+        self.dropout = ChannelDropout(dropout)
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = self.dropout(torch.relu(norm(convolution(x, domain))))
+        return x

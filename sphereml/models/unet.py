@@ -1,0 +1,54 @@
+"""The U-Net, written once for every domain (Ronneberger et al. 2015; the form of arXiv:1904.13265, section 3).
+
+``depth`` pooling steps; the width doubles at each up to ``max_width``; every level has ``convs_per_level`` convolutions
+on the way down and up; features of the same resolution are concatenated.  The defaults of ``configs/model/*_paper.yaml``
+are the paper's: 4 steps, 64 -> 128 -> 256 -> 512 -> 512 channels, two 3x3 convolutions each.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sphereml.config.schema import ModelConfig
+from sphereml.domains import Domain
+from sphereml.models.layers import Convolution, ConvolutionBlock, Upsampling
+
+
+class UNet(nn.Module):
+    """Maps ``(B, *shape, channels_in)`` to ``(B, *shape, channels_out)`` on any domain of the given domain's kind.
+
+    The last layer starts at zero when ``zero_output`` is set, so that a gain network starts as its baseline.
+    """
+
+    def __init__(
+        self, domain: Domain, channels_in: int, config: ModelConfig, channels_out: int = 1, zero_output: bool = False
+    ) -> None:
+        super().__init__()
+        widths = [min(config.width * 2**level, config.max_width) for level in range(config.depth + 1)]
+
+        def block(channels: tuple[int, int]) -> ConvolutionBlock:
+            return ConvolutionBlock(
+                domain, channels, config.kernel, config.norm, config.dropout, config.convs_per_level
+            )
+
+        self.down = nn.ModuleList(block(pair) for pair in zip([channels_in, *widths[:-1]], widths, strict=True))
+        self.upsampling = nn.ModuleList(
+            Upsampling(domain, fine_to, fine) for fine, fine_to in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.up = nn.ModuleList(block((2 * width, width)) for width in widths[:-1])
+        self.output = Convolution(domain, widths[0], channels_out, 1, zero=zero_output)
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        levels, skipped = [domain], []
+        for step, block in enumerate(self.down):
+            if step:
+                skipped.append(x)
+                x = levels[-1].pool(x)
+                levels.append(levels[-1].coarser())
+            x = block(x, levels[-1])
+        for step in reversed(range(len(self.up))):
+            x = torch.cat([skipped[step], self.upsampling[step](x, levels[step])], dim=-1)
+            x = self.up[step](x, levels[step])
+        output: torch.Tensor = self.output(x, domain)
+        return output

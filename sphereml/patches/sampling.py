@@ -1,0 +1,93 @@
+"""Random patches drawn from full-sky maps, on the fly.
+
+Conventions: masks are bool ``(npix,)`` NEST, True where the sky is good; maps are pixel-major ``(npix, nchan)`` NEST;
+patches are ``(n, row, column, nchan)``.  Nothing is kept: a patch is its frame, and is cut from the maps when needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import healpy
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sphereml.errors import UserError
+from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.interpolation import apply, bilinear
+from sphereml.sky.rotations import frame_towards, uniform_centres
+
+# Below one accepted patch in this many draws, the mask and the zone contradict each other.
+_MOST_DRAWS_PER_PATCH = 200
+
+
+@dataclass(frozen=True)
+class PatchZone:
+    """Where patches may be drawn.
+
+    Args:
+        centres: pixels in which a centre may fall.
+        observed: pixels with good data; may have another Nside than ``centres``.
+        max_masked: largest share of a patch's pixels that may lie outside ``observed``.
+    """
+
+    centres: np.ndarray
+    observed: np.ndarray
+    max_masked: float = 0.7
+
+
+def inner_zone(region: np.ndarray, margin: float) -> np.ndarray:
+    """Pixels of a region at least ``margin`` degrees away from every pixel centre outside it; bool ``(npix,)``."""
+    vectors = HealpixGrid.of_size(region.size).vectors()
+    if region.all() or not region.any():
+        return region.copy()
+    chord = 2 * np.sin(np.radians(margin) / 2)
+    distance, _ = cKDTree(vectors[~region]).query(vectors[region], distance_upper_bound=chord)
+    inner = np.zeros_like(region)
+    inner[region] = distance >= chord
+    return inner
+
+
+def masked_share(patch: GnomonicPatch, frames: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Share of each patch's pixels whose centre falls on a masked pixel; frames ``(..., 3, 3)`` -> ``(...)``."""
+    grid = HealpixGrid.of_size(observed.size)
+    x, y, z = np.moveaxis(patch.vectors(frames), -1, 0)
+    return 1 - observed[healpy.vec2pix(grid.nside, x, y, z, nest=True)].mean(axis=(-2, -1))
+
+
+def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: GnomonicPatch) -> np.ndarray:
+    """Frames of random patches: centres uniform on the sphere in the zone, position angles uniform.
+
+    Patches that are masked by more than ``zone.max_masked`` are dropped and drawn again.
+
+    Returns:
+        ``(n, 3, 3)``; see ``sky.rotations`` for the axes.
+    Raises:
+        UserError: hardly any patch in the zone has enough sky.
+    """
+    kept, accepted, drawn = [np.empty((0, 3, 3))], 0, 0
+    while accepted < n:
+        missing = max(n - accepted, 8)
+        frames = frame_towards(uniform_centres(rng, missing, zone.centres), rng.uniform(0, 360, size=missing))
+        frames = frames[masked_share(patch, frames, zone.observed) <= zone.max_masked]
+        kept.append(frames)
+        accepted, drawn = accepted + len(frames), drawn + missing
+        if drawn > _MOST_DRAWS_PER_PATCH * (accepted + 8):
+            raise UserError(
+                f"only {accepted} of {drawn} random patches were masked by less than {zone.max_masked:.0%}",
+                "raise patches.max_masked or use a mask that keeps more of the region",
+            )
+    return np.concatenate(kept)[:n]
+
+
+def sample_patches(maps: np.ndarray, frames: np.ndarray, patch: GnomonicPatch) -> np.ndarray:
+    """Cut patches from maps by bilinear interpolation.
+
+    Args:
+        maps: ``(npix, nchan)`` or ``(npix,)``, NEST, free of NaN and UNSEEN (they would spread to the neighbours).
+        frames: ``(n, 3, 3)``.
+    Returns:
+        ``(n, size, size, nchan)`` or ``(n, size, size)``.
+    """
+    return apply(bilinear(HealpixGrid.of_size(maps.shape[0]), patch.vectors(frames)), maps)

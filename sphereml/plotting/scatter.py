@@ -1,0 +1,49 @@
+"""Realization by realization: band correlations of models against those of the integrated model.
+
+Every point is one test patch; above the 1:1 line the model wins.  Win counts are strict: ties are not wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sphereml.plotting.style import model_colours, new_figure, styled
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@styled
+def band_scatter(scores: Scores, baseline: str = "integrated") -> Figure:
+    """One panel a band: r of every model against the baseline's r, patch by patch.
+
+    Args:
+        scores: model -> band name -> ``(n,)`` correlations; holds the baseline too.
+    """
+    bands = list(scores[baseline])
+    colours = model_colours(scores)
+    figure = new_figure(4.7 * len(bands), 4.6)
+    for axes, band in zip(np.atleast_1d(figure.subplots(1, len(bands))), bands, strict=True):
+        reference = scores[baseline][band]
+        others = {name: values[band] for name, values in scores.items() if name != baseline and band in values}
+        for name, values in others.items():
+            wins = int(np.count_nonzero(values > reference))
+            label = f"{name}  {wins}/{len(values)}"
+            axes.scatter(reference, values, s=11, alpha=0.55, linewidth=0, color=colours[name], label=label)
+        _finish_panel(axes, band, baseline, np.concatenate([reference, *others.values()]))
+    return figure
+
+
+def _finish_panel(axes: Axes, band: str, baseline: str, values: np.ndarray) -> None:
+    # A few lost patches would squeeze the cloud: the axes hold 99 % of the points.
+    low, high = np.nanpercentile(values, 0.5), np.nanmax(values)
+    margin = 0.04 * max(high - low, 1e-3)
+    limits = (float(low - margin), float(min(high + margin, 1.0) if high < 1 else high + margin))
+    axes.plot(limits, limits, color="black", linewidth=0.9)
+    axes.set(xlim=limits, ylim=limits, aspect="equal", title=band)
+    axes.set_xlabel(f"r of {baseline}")
+    axes.set_ylabel("r of the model")
+    axes.legend(loc="lower right", title="wins", alignment="left", handletextpad=0.2, markerscale=1.6)

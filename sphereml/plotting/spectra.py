@@ -1,0 +1,85 @@
+"""Curves against multipole: correlation r(ell) and power spectra, one colour per model.
+
+Conventions: spectra are C_ell; ``l(l+1) C_l / 2 pi`` is drawn and said on the axis.  Bands are ``lo <= ell < hi``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sphereml.plotting.style import BAND_SHADES, label_multipoles, model_colours, new_figure, styled, unit_label
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+Bands = Mapping[str, Sequence[float]]
+
+
+@styled
+def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = None, title: str = "") -> Figure:
+    """r(ell) of every model with its standard error as a band.
+
+    Args:
+        ell: ``(n,)`` multipoles, of bins or single.
+        curves: model -> (mean ``(n,)``, standard error ``(n,)`` or None).
+        bands: name -> (lo, hi), shaded and named.
+    """
+    figure = new_figure(7.2, 4.4)
+    axes = figure.subplots()
+    _draw_curves(axes, ell, curves)
+    label_multipoles(axes, ell)
+    lowest = min(float(np.nanmin(mean)) for mean, _ in curves.values())
+    axes.set_ylim(max(min(0.0, lowest), np.floor(20 * lowest - 0.4) / 20), 1.0)
+    _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
+    axes.set_ylabel(r"correlation with the target, $r(\ell)$")
+    axes.set_title(title, pad=20 if bands else 8)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def power_curves(
+    ell: np.ndarray, curves: Curves, unit: str, *, bands: Bands | None = None, reference: str = "", title: str = ""
+) -> Figure:
+    """``l(l+1) C_l / 2 pi`` of every curve, logarithmic.
+
+    Args:
+        ell: ``(n,)``; curves: name -> (C_l ``(n,)``, standard error or None), in ``unit`` squared.
+        reference: the curve drawn black and dashed (the target, or the CMB).
+    """
+    figure = new_figure(7.2, 4.4)
+    axes = figure.subplots()
+    factor = np.asarray(ell) * (np.asarray(ell) + 1) / (2 * np.pi)
+    scaled = {n: (factor * cl, None if sem is None else factor * sem) for n, (cl, sem) in curves.items()}
+    _draw_curves(axes, ell, scaled, reference)
+    axes.set_yscale("log")
+    label_multipoles(axes, ell)
+    _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
+    axes.set_ylabel(rf"$\ell(\ell+1)\,C_\ell / 2\pi$  [({unit_label(unit)})$^2$]")
+    axes.set_title(title, pad=20 if bands else 8)
+    axes.legend(loc="best")
+    return figure
+
+
+def _draw_curves(axes: Axes, ell: np.ndarray, curves: Curves, reference: str = "") -> None:
+    colours = model_colours([name for name in curves if name != reference])
+    for name, (mean, sem) in curves.items():
+        colour, line = ("black", "--") if name == reference else (colours[name], "-")
+        axes.plot(ell, mean, color=colour, linestyle=line, label=name)
+        if sem is not None:
+            axes.fill_between(ell, mean - sem, mean + sem, color=colour, alpha=0.22, linewidth=0)
+
+
+def _shade_bands(axes: Axes, bands: Bands, first: float, last: float) -> None:
+    """Shade the visible part of every band and name it above the axes, where no curve runs."""
+    for index, (name, (lo, hi)) in enumerate(bands.items()):
+        lo, hi = max(lo, first), min(hi, last)
+        if lo >= hi:
+            continue
+        axes.axvspan(lo, hi, color=BAND_SHADES[index % len(BAND_SHADES)], zorder=0, linewidth=0)
+        middle = float(np.sqrt(max(lo, 1) * hi))
+        axes.text(
+            middle, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9, color="#555"
+        )

@@ -1,0 +1,121 @@
+"""The look of every figure: fonts, one colour per model, and the writer of PNG files.
+
+Figures are made with matplotlib's object interface on the Agg canvas, under ``rc_context``: no window, no pyplot, and
+no change to the caller's matplotlib state.  Colours are those of Okabe and Ito (2008), safe for
+colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+P = ParamSpec("P")
+
+MODEL_COLOURS = {
+    "integrated": "#5f5f5f",
+    "linear": "#e69f00",
+    "unet_flat": "#0072b2",
+    "unet_sphere": "#d55e00",
+    "unet_flat_plain": "#56b4e9",
+    "unet_sphere_plain": "#cc79a7",
+}
+OTHER_COLOURS = ("#009e73", "#8c564b", "#7f3c8d", "#b8a900", "#3969ac")
+MASKED_GREY = "#c9c9c9"
+BAND_SHADES = ("#f3f0e6", "#e6eef3", "#eef3e6")
+
+_UNIT_LABELS = {
+    "uK_RJ": r"$\mu\mathrm{K}_\mathrm{RJ}$",
+    "uK_CMB": r"$\mu\mathrm{K}_\mathrm{CMB}$",
+    "K_CMB": r"$\mathrm{K}_\mathrm{CMB}$",
+    "uK": r"$\mu\mathrm{K}$",
+    "cm^-2": r"$\mathrm{cm}^{-2}$",
+    "MJy/sr": r"$\mathrm{MJy\,sr}^{-1}$",
+}
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 11.5,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "white",
+}
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name."""
+    models = list(models)
+    others = sorted(set(models) - set(MODEL_COLOURS))
+    free = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+    return {name: MODEL_COLOURS.get(name) or free[name] for name in models}
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw under our settings whatever the caller's are."""
+
+    @wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of ``width`` x ``height`` inches on the Agg canvas."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as PNG bytes, without a date or a software tag: equal figures give equal bytes."""
+    stream = io.BytesIO()
+    with rc_context(_RC):
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def write_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
+    """Write a PNG through a temporary sibling, so that a reader never meets half a picture."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(png(figure, dpi))
+    temporary.replace(path)
+    return path
+
+
+def unit_label(unit: str) -> str:
+    """A unit as it is printed: ``uK_RJ`` with its Greek letter and subscript, unknown ones as they are."""
+    return _UNIT_LABELS.get(unit, unit)
+
+
+def label_multipoles(axes: Axes, ell: Any) -> None:
+    """Logarithmic multipole axis from 2 or the first ell on, ticked at plain numbers."""
+    first, last = max(float(min(ell)), 1.5), float(max(ell))
+    axes.set_xscale("log")
+    axes.set_xlim(first, last)
+    ticks = [t for t in (2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if first <= t <= last]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(r"multipole $\ell$")

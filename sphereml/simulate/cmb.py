@@ -1,0 +1,59 @@
+"""Temperature of the cosmic microwave background: CAMB's lensed spectrum, and Gaussian skies drawn from it.
+
+Conventions: spectra are C_ell in uK^2 (CMB temperature units), from ell = 0; maps float64 NEST, uK.  CAMB returns
+D_ell = ell (ell + 1) C_ell / 2 pi unless told ``raw_cl=True``, which this module always does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sphereml.simulate.fields import gaussian_field
+
+
+@dataclass(frozen=True)
+class Cosmology:
+    """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483)."""
+
+    H0: float = 67.94
+    ombh2: float = 0.0222
+    omch2: float = 0.1185
+    tau: float = 0.0943
+    As: float = 2.21e-9
+    ns: float = 0.9624
+
+
+PLANCK_2013 = Cosmology()
+
+# CAMB's lensed spectra lose accuracy close to the highest multipole that was asked of it.
+_LENSING_MARGIN = 500
+
+
+def cmb_spectrum(lmax: int, cosmology: Cosmology = PLANCK_2013) -> np.ndarray:
+    """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero."""
+    import camb
+
+    parameters = camb.CAMBparams()
+    parameters.set_cosmology(H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau)
+    parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
+    parameters.set_for_lmax(max(lmax, 2) + _LENSING_MARGIN, lens_potential_accuracy=1)
+    results = camb.get_results(parameters)
+    spectra = results.get_lensed_scalar_cls(lmax=max(lmax, 2), CMB_unit="muK", raw_cl=True)
+    return np.ascontiguousarray(spectra[: lmax + 1, 0], dtype=np.float64)
+
+
+def simulate_cmb(nside: int, lmax: int, rng: np.random.Generator, spectrum: np.ndarray) -> np.ndarray:
+    """A Gaussian CMB sky, ``(npix,)`` float64 NEST, uK.
+
+    Args:
+        lmax: highest multipole of the sky; ``spectrum`` must reach it.
+        spectrum: C_ell in uK^2 from ell = 0, e.g. from :func:`cmb_spectrum`.
+
+    Raises:
+        ValueError: the spectrum is shorter than ``lmax + 1``.
+    """
+    if len(spectrum) <= lmax:
+        raise ValueError(f"the spectrum ends at ell={len(spectrum) - 1}, below lmax={lmax}")
+    return gaussian_field(nside, spectrum[: lmax + 1], rng)

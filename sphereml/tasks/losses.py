@@ -1,0 +1,52 @@
+"""Equation 2.3 of arXiv:1904.13265, asked of any domain.
+
+``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` over the pixels of weight one, in standardized units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+
+from sphereml.config.schema import BandsConfig, LossConfig
+from sphereml.domains import Domain, FlatPatch
+
+
+def resolved_bands(bands: BandsConfig, nside: int) -> dict[str, list[float]]:
+    """The bands of the configuration clipped to ``ell < 2 nside``; those wholly above it are left out."""
+    top = 2.0 * nside
+    named = {"r_low": bands.r_low, "r50": bands.r50, "r150": bands.r150}
+    return {name: [lo, min(hi, top)] for name, (lo, hi) in named.items() if lo < top}
+
+
+@dataclass(frozen=True)
+class CorrelationLoss:
+    """The loss as a function of fields ``(B, *shape)``; ``bands`` are those of r50 and r150 that the map resolves."""
+
+    bands: Sequence[Sequence[float]]
+    lambda_r: float
+    l1: float
+    correlation: str
+
+    @classmethod
+    def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
+        chosen = [bands[name] for name in ("r50", "r150") if name in bands]
+        return cls(chosen, config.lambda_r, config.l1, config.correlation)
+
+    def __call__(
+        self, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, domain: Domain
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss (scalar) and the mean r of each band ``(nband,)``."""
+        error = ((prediction - target).abs() * weight).sum() / weight.sum().clamp_min(1)
+        if self.lambda_r == 0:
+            return self.l1 * error, error.new_zeros(len(self.bands))
+        r = domain.band_correlation(prediction, target, weight, self.bands, self._form(domain)).mean(dim=0)
+        return self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error, r.detach()
+
+    def _form(self, domain: Domain) -> Literal["mode", "ell"]:
+        if self.correlation == "auto":
+            return "mode" if isinstance(domain, FlatPatch) else "ell"
+        return cast(Literal["mode", "ell"], self.correlation)

@@ -1,0 +1,250 @@
+"""Marginalize foreground templates: fit their amplitudes on the masked sky and subtract them.
+
+Conventions: maps are NEST, ``(npix,)``; templates template-major ``(nt, npix)``; the mask weighs 0..1.  An amplitude
+has the unit of the sky over that of its template.  Spectra are pseudo-spectra over ``fsky(mask)``, C_ell.
+
+Estimator (template fitting, i.e. generalized least squares: Jaffe et al. 2004, ApJ 615, 55; Dodelson 2003, ch. 14).
+With d~ and t~_i the coefficients of the masked sky and templates, their means over the mask taken away,
+
+    a = A^-1 b,   A_ij = sum_l w_l (2l+1) C^{t_i t_j}_l,   b_i = sum_l w_l (2l+1) C^{t_i d}_l,   w_l = f / N_l,
+
+where f is the share of independent modes (it cancels in a) and N_l the smoothed pseudo-spectrum of the residual
+d~ - a t~, iterated from an unweighted pixel fit with a monopole.  It is unbiased whatever the weights are, because a
+sky of the opposite sign gives the same weights and the opposite error.  The weights take the modes of the masked sky as
+uncorrelated, which costs some variance and no bias.  The covariance does not need that: ``b`` is linear in the sky,
+``b_i = int g_i M (d - <d>)`` with g_i the map of w_l t~_i, so
+
+    Cov(a) = A^-1 V A^-1,   V_ij = sum_lm h_i,lm h*_j,lm N_l / fsky,   h_i = M (g_i - <g_i>),
+
+for an isotropic residual sky (400 skies: errors are 4-11 % below the scatter, the cost of estimating N_l from the same
+sky).  Beams and mode coupling are not corrected here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sphereml.errors import UserError
+from sphereml.harmonics.spectra import (
+    bin_spectrum,
+    check_mask,
+    clip_band,
+    cross_spectrum,
+    fsky,
+    masked_alms,
+    masked_spectra,
+)
+from sphereml.harmonics.transforms import alm_index, synthesis
+from sphereml.sky.grid import HealpixGrid
+from sphereml.templates.products import write_atomically
+
+Bands = Mapping[str, tuple[float, float]]
+
+ITERATIONS = 3
+MAX_CONDITION = 1e10  # of the templates' correlation matrix; beyond it amplitudes are differences of rounding errors
+
+
+@dataclass(frozen=True)
+class Marginalization:
+    """Amplitudes and what they leave.
+
+    Attributes:
+        amplitudes, errors, covariance: ``(nt,)``, ``(nt,)``, ``(nt, nt)``.
+        cleaned: ``(npix,)`` sky - sum_i a_i t_i, over the whole sphere; its monopole is arbitrary.
+        lmin, weights: first multipole of the fit and ``w_l`` ``(lmax+1,)``, as relative weights.
+        before, after: ``(lmax+1,)`` spectra of the masked sky and of the cleaned one, over ``fsky``.
+        bands: name -> (lo, hi), clipped to lmin..lmax; bands that hold no multipole are dropped.
+    """
+
+    amplitudes: np.ndarray
+    errors: np.ndarray
+    covariance: np.ndarray
+    cleaned: np.ndarray
+    lmin: int
+    weights: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    bands: dict[str, tuple[float, float]]
+
+    @property
+    def ell(self) -> np.ndarray:
+        return np.arange(len(self.before))
+
+
+def marginalize(
+    sky: np.ndarray,
+    templates: np.ndarray,
+    mask: np.ndarray,
+    *,
+    lmax: int | None = None,
+    lmin: int = 2,
+    bands: Bands | None = None,
+) -> Marginalization:
+    """Fit and subtract templates from a sky map; see the module's docstring for the estimator.
+
+    Args:
+        sky: ``(npix,)``; values where the mask is zero are not used.
+        templates: ``(nt, npix)`` or ``(npix,)``.
+        mask: ``(npix,)`` weights in 0..1, apodized or not.
+        lmax: highest multipole of the fit, ``2 nside`` when None.
+        bands: name -> (lo, hi).
+    Raises:
+        UserError: lengths differ, the mask is empty, values on the mask are not finite, a template is constant on the
+            mask, or the templates are linearly dependent there.
+    """
+    sky, templates, mask = _checked(sky, templates, mask)
+    lmax = _checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
+    alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
+    amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
+    covariance = _covariance(alms[1:], mask, weights, noise)
+    cleaned = sky - amplitudes @ templates
+    left = np.stack([alms[0], alms[0] - amplitudes @ alms[1:]])
+    before, after = cross_spectrum(left, left, lmax) / fsky(mask)
+    kept = _clip(bands or {}, lmin, lmax)
+    errors = np.sqrt(np.diag(covariance))
+    return Marginalization(amplitudes, errors, covariance, cleaned, lmin, weights, before, after, kept)
+
+
+def clean_component(
+    result: Marginalization, component: np.ndarray, templates: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """What the same linear cleaning leaves of one component of the sky, ``(npix,)``.
+
+    With its weights held fixed the cleaning is linear: the cleaned sky is the sum of its cleaned components.  So this
+    says how much of the CMB is lost by chance alignment with the templates.
+    """
+    component, templates, mask = _checked(component, templates, mask)
+    lmax = len(result.weights) - 1
+    alms = masked_alms(np.vstack([component[None], templates]), mask, lmax=lmax)
+    return component - _solve(alms, result.weights, lmax) @ templates
+
+
+def power_left(true_dust: np.ndarray, residual: np.ndarray, mask: np.ndarray, bands: Bands) -> dict[str, float]:
+    """Share of the dust's power that remains in each band, ``sum (2l+1) C^res_l / sum (2l+1) C^dust_l`` on the mask.
+
+    Args:
+        true_dust: ``(npix,)`` the dust in the sky.
+        residual: ``(npix,)`` what is left of it, e.g. the cleaned sky minus the true CMB.
+    """
+    kept, lmax = _measured_bands(bands, true_dust.size)
+    spectra = masked_spectra(np.stack([true_dust, residual]), mask, lmax=lmax)
+    return {name: _band_power(spectra[1, 1], band) / _band_power(spectra[0, 0], band) for name, band in kept.items()}
+
+
+def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, bands: Bands) -> dict[str, float]:
+    """Power of the signal after over before, by band: 1 is unharmed.
+
+    Args:
+        cmb: ``(npix,)`` the true signal.
+        cleaned_cmb: ``(npix,)`` what cleaning leaves of it (:func:`clean_component`).
+    """
+    return power_left(cmb, cleaned_cmb, mask, bands)
+
+
+def save(result: Marginalization, path: Path | str) -> Path:
+    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file)."""
+    powers = {"before": result.before, "after": result.after}
+    bands = {
+        name: {"lo": band[0], "hi": band[1], **{key: _band_power(cl, band) for key, cl in powers.items()}}
+        for name, band in result.bands.items()
+    }
+    content = {
+        **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
+        "lmin": result.lmin,
+        "bands": bands,
+        **{name: getattr(result, name).tolist() for name in ("ell", "before", "after")},
+    }
+    return write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sky, templates = np.asarray(sky, dtype=np.float64), np.atleast_2d(np.asarray(templates, dtype=np.float64))
+    if templates.shape[-1] != sky.size:
+        raise UserError(f"templates of {templates.shape[-1]} pixels, sky of {sky.size}", "bring both to one Nside")
+    mask = check_mask(mask, sky.size)
+    if not np.isfinite(sky[mask > 0]).all() or not np.isfinite(templates[:, mask > 0]).all():
+        raise UserError("the sky or a template has missing values on the mask", "set the mask to 0 there")
+    return sky, templates, mask
+
+
+def _checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+    lmax = grid.safe_lmax if lmax is None else lmax
+    if not 0 < lmin <= lmax < 3 * grid.nside:
+        raise UserError(f"lmin={lmin}, lmax={lmax} at Nside {grid.nside}", f"keep 1 <= lmin <= lmax < {3 * grid.nside}")
+    return lmax
+
+
+def _pixel_fit(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Mask-weighted least squares in pixels with a monopole: the start, and the check that a solution exists."""
+    kept = mask > 0
+    weight = mask[kept] / mask.sum()
+    centred = templates[:, kept] - (templates[:, kept] @ weight)[:, None]
+    gram = (centred * weight) @ centred.T
+    scale = np.sqrt(np.diag(gram))
+    for index in np.flatnonzero(scale <= 1e-12 * np.abs(templates[:, kept]).max(axis=1)):
+        raise UserError(f"template {index + 1} is constant on the mask", "give a template that varies there")
+    if np.linalg.cond(gram / np.outer(scale, scale)) > MAX_CONDITION:
+        raise UserError("the templates are linearly dependent on the mask", "leave out the redundant ones")
+    return np.linalg.solve(gram, centred @ (weight * sky[kept]))
+
+
+def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    amplitudes = start
+    for _ in range(ITERATIONS):
+        residual = alms[0] - amplitudes @ alms[1:]
+        noise = _smooth(cross_spectrum(residual, residual, lmax))
+        weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
+        amplitudes = _solve(alms, weights, lmax)
+    return amplitudes, weights, noise
+
+
+def _solve(alms: np.ndarray, weights: np.ndarray, lmax: int) -> np.ndarray:
+    """``A^-1 b`` of coefficients ``(1 + nt, nalm)``, the sky's first."""
+    products = _products(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
+    return np.linalg.solve(products[1:, 1:], products[1:, 0])
+
+
+def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Covariance ``(nt, nt)`` of the amplitudes from template coefficients ``(nt, nalm)`` and residual power."""
+    lmax = len(weights) - 1
+    modes = 2 * np.arange(lmax + 1) + 1
+    filtered = synthesis(alms * weights[alm_index(lmax)[0]], HealpixGrid.of_size(mask.size).nside, lmax)
+    scatter = _products(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
+    inverse = np.linalg.inv(_products(alms, lmax) @ (modes * weights))
+    covariance: np.ndarray = inverse @ scatter @ inverse
+    return covariance
+
+
+def _products(alms: np.ndarray, lmax: int) -> np.ndarray:
+    """All auto and cross spectra ``(n, n, lmax+1)`` of coefficients ``(n, nalm)``."""
+    return cross_spectrum(alms[:, None], alms[None, :], lmax)
+
+
+def _smooth(cl: np.ndarray) -> np.ndarray:
+    """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
+    ell = np.arange(len(cl))
+    modes = 2.0 * ell[1:] + 1
+    half = np.maximum(2, ell[1:] // 5)
+    first, last = np.maximum(ell[1:] - half, 1) - 1, np.minimum(ell[1:] + half, ell[-1])
+    sums = [np.concatenate([[0.0], np.cumsum(x)]) for x in (modes * ell[1:] * (ell[1:] + 1) * cl[1:], modes)]
+    smooth = np.array((sums[0][last] - sums[0][first]) / (sums[1][last] - sums[1][first])) / (ell[1:] * (ell[1:] + 1))
+    return np.concatenate([smooth[:1], smooth])
+
+
+def _clip(bands: Bands, lmin: int, lmax: int) -> dict[str, tuple[float, float]]:
+    clipped = {name: clip_band(max(lo, lmin), hi, lmax) for name, (lo, hi) in bands.items()}
+    return {name: band for name, band in clipped.items() if band is not None}
+
+
+def _measured_bands(bands: Bands, npix: int) -> tuple[dict[str, tuple[float, float]], int]:
+    lmax = HealpixGrid.of_size(npix).safe_lmax
+    return _clip(bands, 2, lmax), lmax
+
+
+def _band_power(cl: np.ndarray, band: tuple[float, float]) -> float:
+    return float(bin_spectrum(cl, np.ceil(band).astype(int))[1][0])

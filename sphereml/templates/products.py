@@ -1,0 +1,169 @@
+"""Full-sky templates as FITS files: one map a column, with what is needed to trust and repeat them.
+
+Conventions
+-----------
+* In memory maps are NEST, Q/U in COSMO sign, missing pixels NaN; in the file they are RING, Galactic (``COORDSYS=G``),
+  float32, missing pixels ``UNSEEN`` (-1.6375e30), ``POLCCONV=COSMO`` where Q and U are present.
+* A file has one unit, stated by every column (``TUNITn``).  Who made the file stands in the
+  cards ``RUNID``, ``WEIGHTS`` (hash) and ``MODEL``.
+* Equal input gives equal bytes: no dates are written, ``DATASUM`` and ``CHECKSUM`` are present and checked on reading.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
+
+from sphereml.data.healpix_fits import UNSEEN, read_healpix
+from sphereml.data.units import parse_unit
+from sphereml.errors import UserError
+from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.ordering import nest_to_ring
+
+CARDS = {
+    "run_id": ("RUNID", "run that made these maps"),
+    "weights_hash": ("WEIGHTS", ""),  # a SHA-256 leaves no room for a comment in the card
+    "model": ("MODEL", "model that made these maps"),
+    "code_version": ("CODEVER", "version of sphereml"),
+}
+
+
+def write_template(
+    path: Path | str,
+    maps: Mapping[str, np.ndarray],
+    unit: str,
+    header: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write full-sky maps as columns of one FITS table that ``healpy.read_map`` reads.
+
+    Args:
+        path: file to write; its folder is made when absent.
+        maps: column name -> ``(npix,)`` NEST map; columns named ``Q``/``U`` (also ``Q_...``, ``..._Q``) are Stokes.
+        unit: unit of all columns, one of ``sphereml.data.units.KNOWN_UNITS`` in any accepted spelling.
+        header: provenance; the names in ``CARDS`` become those cards, others are written under their own name.
+        overwrite: replace an existing file.
+    Returns:
+        The path written.
+    Raises:
+        UserError: the file exists, its folder cannot be written, the unit is missing or unknown, Q comes without U.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", "choose another name or allow overwriting")
+    table = _table(maps, unit)
+    for key, value in (header or {}).items():
+        card, comment = CARDS.get(key, (_card_name(key), ""))
+        table.header[card] = (value, comment)
+    return write_atomically(path, _serialize(table))
+
+
+def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read a HEALPix FITS map, of sphereml or of anyone else (see :mod:`sphereml.data.healpix_fits`).
+
+    Returns:
+        Maps ``(npix, ncolumn)`` float64 NEST, COSMO, missing pixels NaN; and the header's cards as they are.
+    Raises:
+        UserError: the file is missing, damaged, not a full-sky Galactic map, or states no pixel order or unit.
+    """
+    path = Path(path)
+    maps = read_healpix(path, allow_missing=True)
+    return maps.values.astype(np.float64), _verified_header(path)
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a whole file or nothing: a temporary sibling first, then a rename.  Raises UserError when refused."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
+            stream.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path} ({error.strerror})", "choose a folder you may write to") from error
+    return path
+
+
+def _table(maps: Mapping[str, np.ndarray], unit: str) -> fits.BinTableHDU:
+    sizes = {name: np.shape(values) for name, values in maps.items()}
+    if len(set(sizes.values())) != 1 or len(next(iter(sizes.values()))) != 1:
+        raise UserError(f"the maps of one template file have shapes {sizes}", "give full-sky maps of one Nside")
+    if not unit.strip():
+        raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
+    grid = HealpixGrid.of_size(next(iter(sizes.values()))[0])
+    stated = parse_unit(unit)
+    columns = [fits.Column(n, "E", unit=stated, array=_column_values(n, values)) for n, values in maps.items()]
+    table = fits.BinTableHDU.from_columns(columns, name="TEMPLATE")
+    table.header.update(_sky_cards(grid))
+    stokes = {_stokes(name) for name in maps} - {None}
+    if len(stokes) == 1:
+        raise UserError(f"Stokes {stokes.pop()} comes alone", "write Q and U together: their frame is one")
+    if stokes:
+        table.header["POLCCONV"] = ("COSMO", "sign of U: COSMO (healpy) or IAU")
+    return table
+
+
+def _sky_cards(grid: HealpixGrid) -> dict[str, tuple[Any, str]]:
+    return {
+        "PIXTYPE": ("HEALPIX", "HEALPix pixelization"),
+        "ORDERING": ("RING", "pixel order"),
+        "COORDSYS": ("G", "Galactic coordinates"),
+        "NSIDE": (grid.nside, "resolution parameter"),
+        "FIRSTPIX": (0, "first pixel"),
+        "LASTPIX": (grid.npix - 1, "last pixel"),
+        "INDXSCHM": ("IMPLICIT", "pixels are all present, in order"),
+        "OBJECT": ("FULLSKY", "sky coverage"),
+        "BAD_DATA": (UNSEEN, "value of missing pixels"),
+    }
+
+
+def _column_values(name: str, values: np.ndarray) -> np.ndarray:
+    if np.isinf(values).any():
+        raise ValueError(f"map {name} has infinite values")
+    ring = nest_to_ring(np.asarray(values))
+    return np.where(np.isnan(ring), UNSEEN, ring).astype(np.float32)
+
+
+def _stokes(name: str) -> str | None:
+    """``Q`` or ``U`` when the column's name says it is that Stokes parameter, else None."""
+    words = name.upper().replace("-", "_").split("_")
+    return next((letter for letter in ("Q", "U") if letter in words), None)
+
+
+def _card_name(key: str) -> str:
+    # FITS keywords longer than eight characters need the HIERARCH convention, said explicitly to avoid a warning.
+    return key.upper() if len(key) <= 8 else f"HIERARCH {key.upper()}"
+
+
+def _serialize(table: fits.BinTableHDU) -> bytes:
+    stream = io.BytesIO()
+    hdus = fits.HDUList([fits.PrimaryHDU(), table])
+    for hdu in hdus:
+        hdu.add_checksum(when="of the HDU")  # astropy's default comment is the time of writing
+    hdus.writeto(stream)
+    return stream.getvalue()
+
+
+def _verified_header(path: Path) -> dict[str, Any]:
+    """Header of the table, after its checksums (if it has any) were found right."""
+    try:
+        with (
+            warnings.catch_warnings(action="error", category=AstropyUserWarning),
+            fits.open(path, checksum=True) as hdus,
+        ):
+            return dict(next(hdu.header for hdu in hdus if isinstance(hdu, fits.BinTableHDU)))
+    except AstropyUserWarning as warning:
+        raise UserError(f"{path} is damaged ({warning})", "write or fetch it again") from None

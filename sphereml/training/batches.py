@@ -1,0 +1,142 @@
+"""Batches drawn on the fly from one sky: flat patches, or tiles of the sphere turned to random places.
+
+One sky is one sample: what keeps a network from learning it by heart is that no two batches show it alike.  A patch has
+a random centre and position angle.  A tile is one superpixel of the HEALPix grid laid over a random place by a random
+rotation, its values read off the sky by the same interpolation; all the tiles of a batch share one superpixel, hence
+one neighbour table.  Batch ``i`` of an epoch depends on ``(seed, epoch, i)`` alone, so a resumed run sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import healpy
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from sphereml.domains import Domain, FlatPatch, HealpixSky
+from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.sampling import PatchZone, draw_frames
+from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.interpolation import apply, bilinear
+from sphereml.sky.regions import Region
+from sphereml.sky.rotations import frame_towards, uniform_centres
+from sphereml.tasks.dust import TaskFields
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Tensors of a batch on a domain: features ``(B, *shape, F)``; base, gain, target, weight ``(B, *shape)``."""
+
+    domain: Domain
+    features: torch.Tensor
+    base: torch.Tensor
+    gain: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor
+
+    def to(self, device: torch.device | str, **options: Any) -> Batch:
+        """The same batch on a device (the method Lightning looks for)."""
+        tensors = (self.features, self.base, self.gain, self.target, self.weight)
+        return Batch(self.domain, *(tensor.to(device, **options) for tensor in tensors))
+
+
+class Footprint(Protocol):
+    """Draws places on the sky: a domain, and the directions of its pixels for each member of the batch."""
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+        """Domain and unit vectors ``(size, *shape, 3)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchFootprint:
+    """Gnomonic patches in a zone."""
+
+    patch: GnomonicPatch
+    zone: PatchZone
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+        frames = draw_frames(rng, size, self.zone, self.patch)
+        return FlatPatch(self.patch.size, self.patch.pixel_arcmin), self.patch.vectors(frames)
+
+
+@dataclass(frozen=True, eq=False)
+class TileFootprint:
+    """Superpixels of ``tile_nside`` turned by random rotations, their centres in the zone's pixels.
+
+    Without ``rotations`` the superpixels stay where they are: a batch is then one region of several of them.
+    """
+
+    nside: int
+    tile_nside: int
+    zone: PatchZone
+    rotations: bool = True
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+        if not self.rotations:
+            return self._draw_in_place(rng, size)
+        tile = int(rng.integers(HealpixGrid(self.tile_nside).npix))
+        region = Region(self.nside, (tile,), self.tile_nside)
+        home = region.grid.vectors()[region.pixels]
+        frame = frame_towards(HealpixGrid(self.tile_nside).vectors()[tile])
+        vectors = np.stack([self._turned(rng, home, frame) for _ in range(size)])
+        return HealpixSky.of(region), vectors
+
+    def _turned(self, rng: np.random.Generator, home: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """The tile laid over a random place with enough sky (the emptiest of many draws is still taken)."""
+        observed_grid = HealpixGrid.of_size(self.zone.observed.size)
+        for _ in range(100):
+            there = frame_towards(uniform_centres(rng, 1, self.zone.centres)[0], rng.uniform(0, 360))
+            vectors = home @ (there @ frame.T).T
+            seen = self.zone.observed[healpy.vec2pix(observed_grid.nside, *vectors.T, nest=True)]
+            if 1 - seen.mean() <= self.zone.max_masked:
+                break
+        return vectors
+
+    def _draw_in_place(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+        tiles = self.zone.observed.reshape(HealpixGrid(self.tile_nside).npix, -1).mean(axis=1)
+        usable = np.flatnonzero(1 - tiles <= self.zone.max_masked)
+        chosen = np.sort(rng.choice(usable, size=min(size, usable.size), replace=False))
+        region = Region(self.nside, tuple(chosen.tolist()), self.tile_nside)
+        return HealpixSky.of(region), region.grid.vectors()[region.pixels][None]
+
+
+@dataclass(eq=False)
+class SkyBatches(IterableDataset):
+    """Batches of one epoch, each a function of ``(seed, epoch, index)``.
+
+    Args:
+        stack: ``(npix, nfeature + 4)`` float32: features, base, gain, target, weight.
+    """
+
+    stack: np.ndarray
+    footprint: Footprint
+    batch_size: int
+    count: int
+    seed: int
+    epoch: int = field(default=0)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(self.count):
+            yield self.batch(index)
+
+    def batch(self, index: int) -> Batch:
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        domain, vectors = self.footprint.draw(rng, self.batch_size)
+        grid = HealpixGrid.of_size(self.stack.shape[0])
+        values = torch.from_numpy(apply(bilinear(grid, vectors), self.stack))
+        base, gain, target, weight = values[..., -4:].unbind(dim=-1)
+        # Interpolated over an edge of the mask a pixel mixes good and bad values: it does not count.
+        return Batch(domain, values[..., :-4].contiguous(), base, gain, target, (weight > 0.999).to(values.dtype))
+
+
+def stack_fields(fields: TaskFields, pixels: np.ndarray) -> np.ndarray:
+    """One pixel-major array of all that a batch reads, with ``pixels`` (bool) as the weight."""
+    scalars = (fields.base, fields.gain, fields.target, pixels.astype(np.float32))
+    return np.concatenate([fields.features, np.stack(scalars, axis=1)], axis=1)

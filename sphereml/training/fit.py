@@ -1,0 +1,149 @@
+"""Train one run: closed-form baselines at once, networks with Lightning; interrupted trainings go on with ``resume``."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sphereml.config.schema import ExperimentConfig
+from sphereml.data.splits import Split
+from sphereml.data.store import Sky, column
+from sphereml.domains import Domain, FlatPatch, HealpixSky
+from sphereml.errors import UserError
+from sphereml.models.baselines import fit_integrated, fit_linear
+from sphereml.models.unet import UNet
+from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.sampling import PatchZone
+from sphereml.sky.masks import latitude_cut
+from sphereml.tasks.dust import DustScaling, build_fields, fit_scaling
+from sphereml.tasks.losses import CorrelationLoss, resolved_bands
+from sphereml.training.batches import Footprint, PatchFootprint, SkyBatches, TileFootprint, stack_fields
+from sphereml.training.runs import Run, as_tensor
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """``resume`` goes on with an unfinished run, ``overwrite`` starts it again; ``say`` takes progress lines."""
+
+    resume: bool = False
+    overwrite: bool = False
+    say: Callable[[str], None] = print
+
+
+def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOptions) -> Run:
+    """Train the model of a configuration, or return its run when it is already complete.
+
+    Raises:
+        UserError: an unfinished run stands there and neither resume nor overwrite is asked for, the inputs changed
+            since it was started, or its folder cannot be written.
+    """
+    run = Run.of(config)
+    if _claim(run, sky, options):
+        options.say(f"{run.name}: already trained in {run.folder}")
+        return run
+    started = time.monotonic()
+    if config.model.arch == "unet":
+        facts = _fit_network(run, sky, split, options)
+    else:
+        facts = _fit_baseline(run, sky, split)
+    spent = run.manifest().get("seconds_train", 0.0) + time.monotonic() - started
+    run.update(**facts, seconds_train=round(spent, 2), complete=True)
+    return run
+
+
+def _claim(run: Run, sky: Sky, options: FitOptions) -> bool:
+    """Make the folder ours; True when there is nothing left to do."""
+    manifest = run.manifest()
+    if options.overwrite and run.folder.exists():
+        shutil.rmtree(run.folder)
+        manifest = {}
+    if manifest.get("complete"):
+        run.check_sky(sky)
+        return True
+    if manifest and not options.resume:
+        raise UserError(f"an unfinished training stands in {run.folder}", "add --resume to go on, or --overwrite")
+    if manifest:
+        run.check_sky(sky)
+    else:
+        run.start(sky)
+    return False
+
+
+def _fit_baseline(run: Run, sky: Sky, split: Split) -> dict[str, object]:
+    pixels = split.train | split.validation
+    if run.config.model.arch == "integrated":
+        model = fit_integrated(column(sky), sky.target, pixels)
+    else:
+        model = fit_linear(sky.inputs, sky.target, pixels)
+    run.finish({"weights": as_tensor(model.weights), "offset": as_tensor(model.offset)}, {})
+    return {}
+
+
+def build_network(config: ExperimentConfig, scaling: DustScaling, nside: int) -> UNet:
+    """The network of a configuration, its weights drawn from the training seed."""
+    torch.manual_seed(config.training.seed)
+    domain: Domain = HealpixSky(nside)
+    if config.model.domain == "flat":
+        domain = FlatPatch(config.patches.size, config.patches.pixel_arcmin)
+    return UNet(domain, scaling.channels, config.model, zero_output=config.model.form == "physical")
+
+
+def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footprint:
+    """Where batches are drawn: centres inside ``pixels`` and ``centre_margin`` away from the equator."""
+    from sphereml.sky.grid import HealpixGrid
+
+    margin = config.split.centre_margin if config.split.train in ("north", "south") else 0.0
+    grid = HealpixGrid(nside)
+    inner = pixels & ~latitude_cut(grid, -margin, margin) if margin else pixels
+    if not inner.any():
+        raise UserError(
+            f"no pixel of the region lies {margin:g} degrees from the equator", "lower split.centre_margin"
+        )
+    zone = PatchZone(inner, pixels, config.patches.max_masked)
+    if config.model.domain == "flat":
+        return PatchFootprint(GnomonicPatch(config.patches.size, config.patches.pixel_arcmin), zone)
+    if nside >> config.model.depth < config.training.tile_nside:
+        raise UserError(
+            f"model.depth={config.model.depth} pools Nside {nside} below training.tile_nside="
+            f"{config.training.tile_nside}",
+            "use a smaller depth or larger tiles (lower tile_nside)",
+        )
+    return TileFootprint(nside, config.training.tile_nside, zone, config.training.rotations)
+
+
+def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[str, object]:
+    from sphereml.training.lightning_fit import train_network
+
+    config = run.config
+    torch.set_num_threads(config.training.threads or torch.get_num_threads())
+    scaling = fit_scaling(sky, split, config.model)
+    fields = build_fields(sky, scaling)
+    nside, training = sky.grid.nside, config.training
+
+    def batches(pixels: np.ndarray, count: int, stream: int) -> SkyBatches:
+        stack = stack_fields(fields, pixels)
+        place = footprint(config, nside, pixels)
+        return SkyBatches(stack, place, training.batch_size, count, training.seed + stream)
+
+    network = build_network(config, scaling, nside)
+    loss = CorrelationLoss.of(config.loss, resolved_bands(config.bands, nside))
+    facts = train_network(
+        run,
+        network,
+        loss,
+        batches(split.train, training.steps_per_epoch, stream=0),
+        batches(split.validation, training.validation_batches, stream=1_000_000),
+        options.say,
+    )
+    run.finish(network.state_dict(), scaling.to_json())
+    return facts
+
+
+def best_checkpoint(run: Run) -> Path:
+    return run.checkpoints / "best.ckpt"

@@ -1,0 +1,101 @@
+"""The Lightning side of training: trainer, checkpoints, logs, progress, early stopping, resuming."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from sphereml.models.unet import UNet
+from sphereml.tasks.losses import CorrelationLoss
+from sphereml.training.batches import SkyBatches
+from sphereml.training.regression import MapRegression
+from sphereml.training.runs import Run
+
+
+class PlainProgress(Callback):
+    """One line an epoch, for logs and pipes."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self.name, self.say = name, say
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        shown = "  ".join(
+            f"{key} {float(metrics[key]):.3f}" for key in ("train_loss", "val_loss", "val_r50", "val_r150") if key in metrics
+        )
+        self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
+
+
+class EpochOfBatches(Callback):
+    """Tells the training batches which epoch it is, also after a resume."""
+
+    def __init__(self, batches: SkyBatches) -> None:
+        self.batches = batches
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.batches.epoch = trainer.current_epoch
+
+
+def train_network(
+    run: Run,
+    network: UNet,
+    loss: CorrelationLoss,
+    train: SkyBatches,
+    validation: SkyBatches,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Fit ``network`` in place to its best epoch on the validation region; returns facts for the manifest."""
+    quieten_lightning()
+    config = run.config.training
+    module = MapRegression(network, loss, run.config.model, config)
+    checkpoint = ModelCheckpoint(
+        run.checkpoints, filename="best", monitor="val_loss", save_last=True, save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    early = EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)
+    progress: Callback = RichProgressBar() if sys.stdout.isatty() else PlainProgress(run.name, say)
+    trainer = lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        logger=[
+            CSVLogger(run.folder, name="logs", version="csv"),
+            TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
+        ],
+        callbacks=[EpochOfBatches(train), checkpoint, early, progress],
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        deterministic="warn",
+    )
+    last = run.checkpoints / "last.ckpt"
+    trainer.fit(
+        module,
+        DataLoader(train, batch_size=None),
+        DataLoader(validation, batch_size=None),
+        ckpt_path=str(last) if last.is_file() else None,
+        weights_only=False,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")
+    module.load_state_dict(state["state_dict"])
+    best = checkpoint.best_model_score
+    return {"epochs": trainer.current_epoch, "best_epoch": state["epoch"], "val_loss": None if best is None else float(best)}
+
+
+def quieten_lightning() -> None:
+    """Lightning's advice to cluster users (workers, litlogger, seeds) says nothing about this package's runs."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
