@@ -150,12 +150,16 @@ class TrainingConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks."""
+    """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks.
+
+    With ``cuts`` the scores on the sphere are given twice, with these discs of the test region and without them.
+    """
 
     patches: int = 200
     apodization: float = 0.0
-    block_nside: int = 4
+    block_nside: int = 2
     seed: int = 7
+    cuts: list[Disc] = field(default_factory=list)
 
 
 @dataclass

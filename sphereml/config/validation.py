@@ -18,15 +18,37 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.correlation": ("auto", "mode", "ell"),
     "split.train": ("north", "south", "east", "west"),
 }
-_POSITIVE = (
-    "data.galaxy.channels data.galaxy.channel_width patches.size patches.pixel_arcmin model.width model.max_width "
-    "model.convs_per_level model.kernel training.epochs training.steps_per_epoch training.batch_size "
-    "training.learning_rate training.decay_every training.patience training.validation_batches evaluation.patches"
-).split()
-_NOT_NEGATIVE = (
-    "data.galaxy.beam_arcmin data.galaxy.noise_mk model.depth model.input_noise training.weight_decay training.threads "
-    "evaluation.apodization loss.lambda_r loss.l1 split.buffer split.centre_margin"
-).split()
+_POSITIVE = [
+    "data.galaxy.channels",
+    "data.galaxy.channel_width",
+    "patches.size",
+    "patches.pixel_arcmin",
+    "model.width",
+    "model.max_width",
+    "model.convs_per_level",
+    "model.kernel",
+    "training.epochs",
+    "training.steps_per_epoch",
+    "training.batch_size",
+    "training.learning_rate",
+    "training.decay_every",
+    "training.patience",
+    "training.validation_batches",
+    "evaluation.patches",
+]
+_NOT_NEGATIVE = [
+    "data.galaxy.beam_arcmin",
+    "data.galaxy.noise_mk",
+    "model.depth",
+    "model.input_noise",
+    "training.weight_decay",
+    "training.threads",
+    "evaluation.apodization",
+    "loss.lambda_r",
+    "loss.l1",
+    "split.buffer",
+    "split.centre_margin",
+]
 _POWERS_OF_TWO = ("data.galaxy.nside", "training.tile_nside", "evaluation.block_nside")
 
 

@@ -66,6 +66,24 @@ def block_jackknife(values: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray,
     return mean, np.sqrt(np.mean(deviation**2 / (weight - 1), axis=0))
 
 
+def jackknife_sem(values: np.ndarray, size: np.ndarray) -> float:
+    """Standard error of any statistic from its delete-one-block values, for blocks of unequal size.
+
+    As in :func:`block_jackknife`, with the statistic itself in place of the mean.
+
+    Args:
+        values: ``(1 + g,)``, the statistic of all the data and then without each block.
+        size: ``(g,)`` size of each block, in any unit.
+    """
+    full, without = values[0], values[1:]
+    if len(size) < 2:
+        return float("nan")
+    weight = size.sum() / size
+    centre = len(size) * full - np.sum((1 - 1 / weight) * without)
+    pseudo = weight * full - (weight - 1) * without
+    return float(np.sqrt(np.mean((pseudo - centre) ** 2 / (weight - 1))))
+
+
 def paired(values_a: np.ndarray, values_b: np.ndarray, blocks: np.ndarray) -> PairedDifference:
     """Compare two models on the same realizations, ``values`` and ``blocks`` of shape ``(n,)``."""
     difference = np.asarray(values_a, dtype=np.float64) - np.asarray(values_b, dtype=np.float64)

@@ -55,9 +55,7 @@ def sphere_band_correlation(
     elif kind == "ell":
         ell = torch.arange(lmax + 1, device=a.device)
         weight = torch.ones(lmax + 1, dtype=torch.float64, device=a.device)
-        r = _safe_ratio(
-            alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax)
-        )
+        r = _safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
     else:
         raise ValueError(f"unknown form of r: {kind!r}; use 'mode' or 'ell'")
     return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands], dim=-1)

@@ -32,7 +32,11 @@ _LENSING_MARGIN = 500
 
 
 def cmb_spectrum(lmax: int, cosmology: Cosmology = PLANCK_2013) -> np.ndarray:
-    """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero."""
+    """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero.
+
+    The lensing potential is CAMB's at accuracy 1: made for foreground tests at the multipoles of dust templates, not
+    for lensing work, which needs lmax >= 6000 and accuracy 8.
+    """
     import camb
 
     parameters = camb.CAMBparams()

@@ -19,6 +19,7 @@ scales of a seed are the same at every Nside, to the few per cent by which unres
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,6 +103,9 @@ def simulate_galaxy(config: GalaxyConfig, progress: Callable[[str], None] | None
 
 
 def _validate(config: GalaxyConfig) -> None:
+    for key in ("velocity_start", "channel_width", "beam_arcmin", "noise_mk"):
+        if not math.isfinite(getattr(config, key)):
+            raise UserError(f"galaxy.{key}={getattr(config, key)} is not a number", "give a finite one")
     for key, smallest in (("seed", 0), ("channels", 1), ("beam_arcmin", 0), ("noise_mk", 0)):
         if getattr(config, key) < smallest:
             raise UserError(f"galaxy.{key}={getattr(config, key)} is too small", f"give at least {smallest}")

@@ -99,5 +99,3 @@ def rescaled_laplacian(region: Region) -> NeighbourOperator:
     weight = 2 / largest_eigenvalue(region.nside) * operator.weight
     weight[:, 0] -= 1
     return NeighbourOperator(operator.index, weight)
-
-

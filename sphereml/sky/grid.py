@@ -33,7 +33,7 @@ class HealpixGrid:
     @classmethod
     def of_size(cls, npix: int) -> HealpixGrid:
         """The grid with ``npix`` pixels; raises UserError when no grid has that many."""
-        nside = int(round((npix / 12) ** 0.5))
+        nside = round((npix / 12) ** 0.5)
         if nside < 1 or 12 * nside * nside != npix:
             raise UserError(f"{npix} pixels make no HEALPix map", "a map has 12 nside^2 pixels")
         return cls(nside)
@@ -65,3 +65,8 @@ class HealpixGrid:
         """Longitude in [0, 360) and latitude of the pixel centres, degrees, each ``(npix,)``."""
         lon, lat = healpy.pix2ang(self.nside, np.arange(self.npix), nest=True, lonlat=True)
         return lon, lat
+
+    def pixels_at(self, vectors: np.ndarray) -> np.ndarray:
+        """NEST pixels that hold the directions ``(..., 3)``: int64 ``(...)``."""
+        pixels: np.ndarray = healpy.vec2pix(self.nside, *np.moveaxis(vectors, -1, 0), nest=True)
+        return pixels

@@ -50,6 +50,7 @@ class DustScaling:
 
     form: str
     guess: str
+    channels_in: int
     feature_mean: list[float]
     feature_std: list[float]
     guess_weights: list[float]
@@ -80,8 +81,10 @@ def fit_scaling(sky: Sky, split: Split, model: ModelConfig) -> DustScaling:
     """Means, scales and the first guess T_0 from the training pixels alone."""
     pixels = split.train
     gas = column(sky)
-    guess = fit_linear(sky.inputs, sky.target, pixels) if model.guess == "linear" else fit_integrated(
-        gas, sky.target, pixels
+    guess = (
+        fit_linear(sky.inputs, sky.target, pixels)
+        if model.guess == "linear"
+        else fit_integrated(gas, sky.target, pixels)
     )
     column_floor = _FLOOR * float(gas[pixels].mean())
     sum_floor = _FLOOR * float(np.abs(sky.inputs[pixels]).sum(axis=1).mean())
@@ -91,6 +94,7 @@ def fit_scaling(sky: Sky, split: Split, model: ModelConfig) -> DustScaling:
     return DustScaling(
         form=model.form,
         guess=model.guess,
+        channels_in=len(sky.channels),
         feature_mean=features.mean(axis=0).tolist(),
         feature_std=np.where(std > 0, std, 1.0).tolist(),
         guess_weights=guess.weights.tolist(),

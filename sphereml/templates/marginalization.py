@@ -3,21 +3,22 @@
 Conventions: maps are NEST, ``(npix,)``; templates template-major ``(nt, npix)``; the mask weighs 0..1.  An amplitude
 has the unit of the sky over that of its template.  Spectra are pseudo-spectra over ``fsky(mask)``, C_ell.
 
-Estimator (template fitting, i.e. generalized least squares: Jaffe et al. 2004, ApJ 615, 55; Dodelson 2003, ch. 14).
-With d~ and t~_i the coefficients of the masked sky and templates, their means over the mask taken away,
+Estimator (template fitting, i.e. generalized least squares: Jaffe et al. 2004, ApJ 615, 55; Dodelson and Schmidt 2020,
+Modern Cosmology, ch. 14).  With d~ and t~_i the coefficients of the masked sky and templates, their means over the mask
+taken away,
 
     a = A^-1 b,   A_ij = sum_l w_l (2l+1) C^{t_i t_j}_l,   b_i = sum_l w_l (2l+1) C^{t_i d}_l,   w_l = f / N_l,
 
 where f is the share of independent modes (it cancels in a) and N_l the smoothed pseudo-spectrum of the residual
-d~ - a t~, iterated from an unweighted pixel fit with a monopole.  It is unbiased whatever the weights are, because a
-sky of the opposite sign gives the same weights and the opposite error.  The weights take the modes of the masked sky as
-uncorrelated, which costs some variance and no bias.  The covariance does not need that: ``b`` is linear in the sky,
-``b_i = int g_i M (d - <d>)`` with g_i the map of w_l t~_i, so
+d~ - a t~, iterated from an unweighted pixel fit with a monopole.  It is unbiased for a residual sky independent of the
+templates and symmetric in sign: the opposite sky gives the same weights and the opposite error.  The weights take the
+modes of the masked sky as uncorrelated, which costs some variance and no bias.  The covariance does not need that:
+``b`` is linear in the sky, ``b_i = int g_i M (d - <d>)`` with g_i the map of w_l t~_i, so
 
     Cov(a) = A^-1 V A^-1,   V_ij = sum_lm h_i,lm h*_j,lm N_l / fsky,   h_i = M (g_i - <g_i>),
 
-for an isotropic residual sky (400 skies: errors are 4-11 % below the scatter, the cost of estimating N_l from the same
-sky).  Beams and mode coupling are not corrected here.
+for an isotropic residual sky.  Measured on 400 CMB-like skies at Nside 32 with a masked plane: errors are 4 to 11 %
+below the scatter, most with an unapodized mask.  Beams and mode coupling are not corrected here.
 """
 
 from __future__ import annotations

@@ -102,9 +102,7 @@ def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footp
     grid = HealpixGrid(nside)
     inner = pixels & ~latitude_cut(grid, -margin, margin) if margin else pixels
     if not inner.any():
-        raise UserError(
-            f"no pixel of the region lies {margin:g} degrees from the equator", "lower split.centre_margin"
-        )
+        raise UserError(f"no pixel of the region lies {margin:g} degrees from the equator", "lower split.centre_margin")
     zone = PatchZone(inner, pixels, config.patches.max_masked)
     if config.model.domain == "flat":
         return PatchFootprint(GnomonicPatch(config.patches.size, config.patches.pixel_arcmin), zone)

@@ -30,7 +30,9 @@ class PlainProgress(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         metrics = trainer.callback_metrics
         shown = "  ".join(
-            f"{key} {float(metrics[key]):.3f}" for key in ("train_loss", "val_loss", "val_r50", "val_r150") if key in metrics
+            f"{key} {float(metrics[key]):.3f}"
+            for key in ("train_loss", "val_loss", "val_r50", "val_r150")
+            if key in metrics
         )
         self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
 
@@ -58,7 +60,11 @@ def train_network(
     config = run.config.training
     module = MapRegression(network, loss, run.config.model, config)
     checkpoint = ModelCheckpoint(
-        run.checkpoints, filename="best", monitor="val_loss", save_last=True, save_on_train_epoch_end=True,
+        run.checkpoints,
+        filename="best",
+        monitor="val_loss",
+        save_last=True,
+        save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     early = EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)
@@ -91,7 +97,11 @@ def train_network(
     state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")
     module.load_state_dict(state["state_dict"])
     best = checkpoint.best_model_score
-    return {"epochs": trainer.current_epoch, "best_epoch": state["epoch"], "val_loss": None if best is None else float(best)}
+    return {
+        "epochs": trainer.current_epoch,
+        "best_epoch": state["epoch"],
+        "val_loss": None if best is None else float(best),
+    }
 
 
 def quieten_lightning() -> None:

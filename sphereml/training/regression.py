@@ -29,9 +29,7 @@ def standardized_prediction(network: nn.Module, batch: Batch, noise: float = 0.0
 class MapRegression(lightning.LightningModule):
     """Lightning's view of a network that regresses one map from others."""
 
-    def __init__(
-        self, network: nn.Module, loss: CorrelationLoss, model: ModelConfig, training: TrainingConfig
-    ) -> None:
+    def __init__(self, network: nn.Module, loss: CorrelationLoss, model: ModelConfig, training: TrainingConfig) -> None:
         super().__init__()
         self.network, self.loss, self.model_config, self.training_config = network, loss, model, training
 

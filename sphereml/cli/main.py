@@ -1,0 +1,76 @@
+"""``sphereml VERB ...``: parse the line, import the verb's module, turn a UserError into one line and exit code 2.
+
+Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is imported
+here, so ``--help`` answers at once; each verb's module adds its own arguments in ``add_arguments`` and works in ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from sphereml import __version__
+from sphereml.errors import UserError
+
+VERBS = {
+    "demo": "simulate, train, compare, predict and report on a synthetic Galaxy",
+    "data": "list products, prepare a store",
+    "simulate": "simulate a synthetic Galaxy into a store",
+    "train": "train the models of an experiment",
+    "predict": "write full-sky templates of trained models",
+    "compare": "compare trained models on the held-out sky",
+    "marginalize": "fit templates to a sky map and subtract them",
+    "report": "write the HTML report of a comparison",
+    "config": "show, validate or list configurations",
+    "info": "versions, device, threads",
+    "bench": "time the layers",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(message, f"see `{self.prog} --help`")
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen verb's module is imported."""
+    parser = _Parser(prog="sphereml", description="Deep learning on full-sky maps, on the sphere.")
+    parser.add_argument("--version", action="version", version=f"sphereml {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == verb:
+            module = import_module(f"sphereml.cli.{name}")
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((word for word in words if word in VERBS), None)
+    try:
+        parser = build_parser(verb)
+        options = parser.parse_args(words)
+        if options.verb is None:
+            parser.print_help()
+            return 0
+        options.run(options)
+    except UserError as error:
+        print(f"sphereml: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sphereml: interrupted; `sphereml train ... --resume` goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
