@@ -10,7 +10,9 @@ from sphereml.config.compose import compose
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["dust"], help="dust: HI channels and the dust they trace")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. data.galaxy.nside=256 data.galaxy.seed=2")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. data.galaxy.nside=256 data.galaxy.seed=2"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

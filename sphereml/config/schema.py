@@ -99,7 +99,7 @@ class BandsConfig:
 
 @dataclass
 class PatchConfig:
-    """Gnomonic patches: ``size`` x ``size`` pixels of ``pixel_arcmin``; ``max_masked`` is the share that may be lost."""
+    """Gnomonic patches of ``size`` x ``size`` pixels of ``pixel_arcmin``; at most a share ``max_masked`` may be lost."""
 
     size: int = 64
     pixel_arcmin: float = 23.4
@@ -111,15 +111,18 @@ class ModelConfig:
     """A network or baseline.
 
     ``arch``: ``unet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the closed-form
-    baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (log column and
-    line profile in, a gain on the column out).
+    baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a gain on a first
+    guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``).
     """
 
     name: str = "unet_sphere"
     arch: str = "unet"
     domain: str = "sphere"
     form: str = "physical"
-    guess: str = "column"  # first guess of the physical form: "column" or "linear"
+    features: str = "profile"  # "profile": log column and line profile; "column": log column alone
+    guess: str = "column"  # first guess: the "column" or "linear" weights of the channels
+    gains: str = "one"  # "one" gain on the guess, or one on each of its "channels" (guess: linear)
+    gain_limit: float = 0.0  # 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
     width: int = 32
     depth: int = 3
     max_width: int = 512
@@ -132,7 +135,11 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
-    """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss."""
+    """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss.
+
+    On the sphere ``footprint: tiles`` draws superpixels of ``tile_nside`` (turned at random with ``rotations``), and
+    ``region`` shows the whole training region at every step.
+    """
 
     epochs: int = 12
     steps_per_epoch: int = 40
@@ -142,6 +149,7 @@ class TrainingConfig:
     decay_every: int = 10
     patience: int = 5
     validation_batches: int = 8
+    footprint: str = "tiles"
     tile_nside: int = 2
     rotations: bool = True
     seed: int = 1

@@ -13,8 +13,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.arch": ("unet", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
+    "model.features": ("profile", "column"),
     "model.guess": ("column", "linear"),
+    "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
+    "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
     "split.train": ("north", "south", "east", "west"),
 }
@@ -78,6 +81,8 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    if model.gains == "channels" and model.guess != "linear":
+        raise UserError("model.gains=channels with model.guess=column", "a gain a channel needs model.guess=linear")
     if model.domain == "flat" and model.kernel % 2 == 0:
         raise UserError(f"model.kernel={model.kernel}: a flat kernel of even side has no centre", "use 3 or 5")
 

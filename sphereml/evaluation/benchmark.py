@@ -53,7 +53,8 @@ class ConvolutionBenchmark:
         }
 
     def _flat(self) -> Callable[[], tuple[float, float]]:
-        layer = torch.nn.Conv2d(self.channels, self.channels, 3, padding=1).to(memory_format=torch.channels_last)
+        layer = torch.nn.Conv2d(self.channels, self.channels, 3, padding=1)
+        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = torch.randn(12 * self.batch, self.channels, self.nside, self.nside)
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         return lambda: _timed(lambda: layer(x))

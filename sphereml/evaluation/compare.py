@@ -69,8 +69,8 @@ class PatchScores:
 def score_patches(prediction: np.ndarray, test: TestPatches, bands: Mapping[str, list[float]]) -> PatchScores:
     """Per-mode r of predicted patches ``(n, size, size)`` against the target under the window."""
     modes = FlatModes(test.patch.size, test.patch.pixel_deg)
-    fields = (torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (prediction, test.target))
-    r = modes.per_mode_r(*fields, torch.from_numpy(test.window)).numpy()
+    predicted, target = (torch.from_numpy(values.astype(np.float64)) for values in (prediction, test.target))
+    r = modes.per_mode_r(predicted, target, torch.from_numpy(test.window)).numpy()
     scores = {name: r[:, modes.in_band(*bands[name])].mean(axis=1) for name in PATCH_BANDS if name in bands}
     top = max(hi for _, hi in bands.values())
     kept = np.flatnonzero(modes.bin_ell < top)
@@ -133,7 +133,8 @@ class Comparison:
 
     def _pairs(self, name: str) -> dict[str, Any]:
         """Differences to the baselines, patch by patch."""
-        own, pairs = self.patches[name].bands, {}
+        own = self.patches[name].bands
+        pairs: dict[str, Any] = {}
         for baseline in ("integrated", "linear"):
             if baseline in self.patches and baseline != name:
                 other = self.patches[baseline].bands

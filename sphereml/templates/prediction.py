@@ -22,7 +22,7 @@ from sphereml.models.baselines import LinearModel
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
-from sphereml.tasks.dust import DustScaling, TaskFields, build_fields
+from sphereml.tasks.dust import DustScaling, TaskFields, build_fields, combine
 from sphereml.training.fit import build_network
 from sphereml.training.runs import Run
 
@@ -57,10 +57,9 @@ class Predictor:
         if self.run.config.model.domain != "flat":
             return sample_patches(sphere, frames, patch)
         scaling, fields, network = self._network()
-        guess = np.stack([fields.base, fields.gain], axis=1)
-        outputs = [output for output, _ in self._flat_outputs(network, fields, frames)]
-        base, gain = np.moveaxis(sample_patches(guess, frames, patch), -1, 0)
-        return scaling.restore(base + gain * np.concatenate(outputs))
+        output = np.concatenate([values for values, _ in self._flat_outputs(network, fields, frames)])
+        guess = sample_patches(np.concatenate([fields.base[:, None], fields.gain], axis=1), frames, patch)
+        return scaling.restore(_combined(guess[..., 0], guess[..., 1:], output, scaling))
 
     def _sphere(self) -> tuple[np.ndarray, float | None]:
         arch, domain = self.run.config.model.arch, self.run.config.model.domain
@@ -75,7 +74,7 @@ class Predictor:
             patch = gnomonic_patch(self.run)
             stitched = stitch_stream(self._flat_outputs(network, fields, _covering(patch)), patch, self.sky.grid)
             output, seam = stitched.map, stitched.seam
-        return scaling.restore(fields.base + fields.gain * output), seam
+        return scaling.restore(_combined(fields.base, fields.gain, output, scaling)), seam
 
     def _network(self) -> tuple[DustScaling, TaskFields, nn.Module]:
         scaling = DustScaling.from_json(self.run.scaling())
@@ -91,19 +90,19 @@ class Predictor:
     def _sphere_output(self, network: nn.Module, fields: TaskFields) -> np.ndarray:
         with torch.inference_mode():
             output = network(torch.from_numpy(fields.features)[None], HealpixSky(self.sky.grid.nside))
-        return output[0, :, 0].numpy()
+        return output[0].numpy()
 
     def _flat_outputs(
         self, network: nn.Module, fields: TaskFields, frames: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Network output ``(n, size, size)`` with its frames, a few patches at a time."""
+        """Network output ``(n, size, size, noutput)`` with its frames, a few patches at a time."""
         patch = gnomonic_patch(self.run)
         domain = FlatPatch(patch.size, patch.pixel_arcmin)
         for start in range(0, len(frames), _PATCHES_AT_ONCE):
             chosen = frames[start : start + _PATCHES_AT_ONCE]
             with torch.inference_mode():
                 output = network(torch.from_numpy(sample_patches(fields.features, chosen, patch)), domain)
-            yield output[..., 0].numpy(), chosen
+            yield output.numpy(), chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +112,11 @@ class Prediction:
     values: np.ndarray
     seam: float | None
     seconds: float
+
+
+def _combined(base: np.ndarray, gain: np.ndarray, output: np.ndarray, scaling: DustScaling) -> np.ndarray:
+    fields = [torch.from_numpy(np.ascontiguousarray(array)) for array in (base, gain, output)]
+    return combine(fields[0], fields[1], fields[2], scaling.gain_limit).numpy()
 
 
 def gnomonic_patch(run: Run) -> GnomonicPatch:

@@ -29,7 +29,7 @@ from sphereml.tasks.dust import TaskFields
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Tensors of a batch on a domain: features ``(B, *shape, F)``; base, gain, target, weight ``(B, *shape)``."""
+    """Tensors of a batch on a domain: features ``(B, *shape, F)``, gain ``(B, *shape, G)``, the rest ``(B, *shape)``."""
 
     domain: Domain
     features: torch.Tensor
@@ -100,8 +100,24 @@ class TileFootprint:
         tiles = self.zone.observed.reshape(HealpixGrid(self.tile_nside).npix, -1).mean(axis=1)
         usable = np.flatnonzero(1 - tiles <= self.zone.max_masked)
         chosen = np.sort(rng.choice(usable, size=min(size, usable.size), replace=False))
-        region = Region(self.nside, tuple(chosen.tolist()), self.tile_nside)
-        return HealpixSky.of(region), region.grid.vectors()[region.pixels][None]
+        return _in_place(Region(self.nside, tuple(chosen.tolist()), self.tile_nside))
+
+
+@dataclass(frozen=True, eq=False)
+class RegionFootprint:
+    """Every superpixel of ``tile_nside`` with at least one pixel of ``pixels``, where it is, in every batch."""
+
+    nside: int
+    tile_nside: int
+    pixels: np.ndarray
+
+    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+        tiles = self.pixels.reshape(HealpixGrid(self.tile_nside).npix, -1).any(axis=1)
+        return _in_place(Region(self.nside, tuple(np.flatnonzero(tiles).tolist()), self.tile_nside))
+
+
+def _in_place(region: Region) -> tuple[Domain, np.ndarray]:
+    return HealpixSky.of(region), region.grid.vectors()[region.pixels][None]
 
 
 @dataclass(eq=False)
@@ -109,9 +125,11 @@ class SkyBatches(IterableDataset):
     """Batches of one epoch, each a function of ``(seed, epoch, index)``.
 
     Args:
-        stack: ``(npix, nfeature + 4)`` float32: features, base, gain, target, weight.
+        stack: ``(npix, nfeature + noutput + 3)`` float32: features, gain, base, target, weight.
+        features: number of features.
     """
 
+    features: int
     stack: np.ndarray
     footprint: Footprint
     batch_size: int
@@ -131,12 +149,16 @@ class SkyBatches(IterableDataset):
         domain, vectors = self.footprint.draw(rng, self.batch_size)
         grid = HealpixGrid.of_size(self.stack.shape[0])
         values = torch.from_numpy(apply(bilinear(grid, vectors), self.stack))
-        base, gain, target, weight = values[..., -4:].unbind(dim=-1)
+        base, target, weight = values[..., -3:].unbind(dim=-1)
+        features, gain = values[..., : self.features].contiguous(), values[..., self.features : -3].contiguous()
         # Interpolated over an edge of the mask a pixel mixes good and bad values: it does not count.
-        return Batch(domain, values[..., :-4].contiguous(), base, gain, target, (weight > 0.999).to(values.dtype))
+        return Batch(domain, features, base, gain, target, (weight > 0.999).to(values.dtype))
 
 
-def stack_fields(fields: TaskFields, pixels: np.ndarray) -> np.ndarray:
-    """One pixel-major array of all that a batch reads, with ``pixels`` (bool) as the weight."""
-    scalars = (fields.base, fields.gain, fields.target, pixels.astype(np.float32))
-    return np.concatenate([fields.features, np.stack(scalars, axis=1)], axis=1)
+def sky_batches(
+    fields: TaskFields, pixels: np.ndarray, footprint: Footprint, batch_size: int, count: int, seed: int
+) -> SkyBatches:
+    """Batches of a sky's fields that count on the given pixels (bool) alone."""
+    scalars = np.stack([fields.base, fields.target, pixels.astype(np.float32)], axis=1)
+    stack = np.concatenate([fields.features, fields.gain, scalars], axis=1)
+    return SkyBatches(fields.features.shape[1], stack, footprint, batch_size, count, seed)

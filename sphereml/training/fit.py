@@ -1,4 +1,4 @@
-"""Train one run: closed-form baselines at once, networks with Lightning; interrupted trainings go on with ``resume``."""
+"""Train one run: closed-form baselines at once, networks with Lightning; what was interrupted goes on with ``resume``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,10 +19,18 @@ from sphereml.models.baselines import fit_integrated, fit_linear
 from sphereml.models.unet import UNet
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone
+from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut
 from sphereml.tasks.dust import DustScaling, build_fields, fit_scaling
 from sphereml.tasks.losses import CorrelationLoss, resolved_bands
-from sphereml.training.batches import Footprint, PatchFootprint, SkyBatches, TileFootprint, stack_fields
+from sphereml.training.batches import (
+    Footprint,
+    PatchFootprint,
+    RegionFootprint,
+    SkyBatches,
+    TileFootprint,
+    sky_batches,
+)
 from sphereml.training.runs import Run, as_tensor
 
 
@@ -91,13 +98,12 @@ def build_network(config: ExperimentConfig, scaling: DustScaling, nside: int) ->
     domain: Domain = HealpixSky(nside)
     if config.model.domain == "flat":
         domain = FlatPatch(config.patches.size, config.patches.pixel_arcmin)
-    return UNet(domain, scaling.channels, config.model, zero_output=config.model.form == "physical")
+    physical = config.model.form == "physical"
+    return UNet(domain, scaling.feature_count, config.model, scaling.output_count, zero_output=physical)
 
 
 def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footprint:
     """Where batches are drawn: centres inside ``pixels`` and ``centre_margin`` away from the equator."""
-    from sphereml.sky.grid import HealpixGrid
-
     margin = config.split.centre_margin if config.split.train in ("north", "south") else 0.0
     grid = HealpixGrid(nside)
     inner = pixels & ~latitude_cut(grid, -margin, margin) if margin else pixels
@@ -112,6 +118,8 @@ def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footp
             f"{config.training.tile_nside}",
             "use a smaller depth or larger tiles (lower tile_nside)",
         )
+    if config.training.footprint == "region":
+        return RegionFootprint(nside, config.training.tile_nside, pixels)
     return TileFootprint(nside, config.training.tile_nside, zone, config.training.rotations)
 
 
@@ -125,9 +133,8 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[
     nside, training = sky.grid.nside, config.training
 
     def batches(pixels: np.ndarray, count: int, stream: int) -> SkyBatches:
-        stack = stack_fields(fields, pixels)
         place = footprint(config, nside, pixels)
-        return SkyBatches(stack, place, training.batch_size, count, training.seed + stream)
+        return sky_batches(fields, pixels, place, training.batch_size, count, training.seed + stream)
 
     network = build_network(config, scaling, nside)
     loss = CorrelationLoss.of(config.loss, resolved_bands(config.bands, nside))
@@ -141,7 +148,3 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[
     )
     run.finish(network.state_dict(), scaling.to_json())
     return facts
-
-
-def best_checkpoint(run: Run) -> Path:
-    return run.checkpoints / "best.ckpt"

@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from sphereml.config.schema import ModelConfig, TrainingConfig
+from sphereml.tasks.dust import combine
 from sphereml.tasks.losses import CorrelationLoss
 from sphereml.training.batches import Batch
 
 
-def standardized_prediction(network: nn.Module, batch: Batch, noise: float = 0.0) -> torch.Tensor:
-    """``base + gain * network(features)`` on the batch's domain, ``(B, *shape)``."""
+def standardized_prediction(network: nn.Module, batch: Batch, gain_limit: float, noise: float = 0.0) -> torch.Tensor:
+    """The first guess corrected by the network, on the batch's domain: ``(B, *shape)``."""
     features = batch.features
     if noise > 0:
         features = features + noise * torch.randn_like(features)
-    output: torch.Tensor = network(features, batch.domain)[..., 0]
-    return batch.base + batch.gain * output
+    return combine(batch.base, batch.gain, network(features, batch.domain), gain_limit)
 
 
 class MapRegression(lightning.LightningModule):
@@ -37,13 +37,14 @@ class MapRegression(lightning.LightningModule):
         torch.manual_seed((self.training_config.seed << 32) + self.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        prediction = standardized_prediction(self.network, batch, self.model_config.input_noise)
+        model = self.model_config
+        prediction = standardized_prediction(self.network, batch, model.gain_limit, model.input_noise)
         loss, _ = self.loss(prediction, batch.target, batch.weight, batch.domain)
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(batch.base), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        prediction = standardized_prediction(self.network, batch)
+        prediction = standardized_prediction(self.network, batch, self.model_config.gain_limit)
         loss, r = self.loss(prediction, batch.target, batch.weight, batch.domain)
         self.log("val_loss", loss, batch_size=len(batch.base), prog_bar=True)
         for name, value in zip(("val_r50", "val_r150"), r, strict=False):
