@@ -6,6 +6,7 @@ import argparse
 import json
 
 from sphereml.cli.experiment import say
+from sphereml.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from sphereml.evaluation.benchmark import ConvolutionBenchmark
 
+    for name in ("channels", "batch", "runs"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)} is impossible", "give 1 or more")
     result = ConvolutionBenchmark(options.nside, options.channels, options.batch, options.runs).measure()
     if options.json:
         say(json.dumps(result))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sphereml.cli.experiment import add_overrides, say
 from sphereml.config.compose import compose, load, run_hash, to_yaml
-from sphereml.config.resources import resource_folder
+from sphereml.config.overrides import config_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.action == "list":
-        for folder in sorted(path for path in resource_folder("configs").iterdir() if path.is_dir()):
-            say(f"{folder.name}: " + " ".join(sorted(path.stem for path in folder.glob("*.yaml"))))
+        for group, names in config_names().items():
+            say(f"{group}: " + " ".join(names))
         return
     words = options.overrides
     one_file = len(words) == 1 and words[0].endswith((".yaml", ".yml"))

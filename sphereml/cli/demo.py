@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sphereml.cli.experiment import add_overrides, load_data, model_configs, say, study_folder
+from sphereml.cli.experiment import add_overrides, load_data, model_configs, refuse_unfit, say, study_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def run(options: argparse.Namespace) -> None:
     configs = model_configs(["experiment=dust_demo", *options.overrides])
     say("1/5 a synthetic Galaxy")
     sky, split = load_data(configs[0])
+    refuse_unfit(configs, sky, split)
     from sphereml.evaluation.contamination import clean_with_templates, contaminate
     from sphereml.evaluation.study import Study
     from sphereml.evaluation.table import comparison_table

@@ -37,6 +37,17 @@ def load_data(config: ExperimentConfig) -> tuple[Sky, Split]:
     return sky, load_split(config, sky)
 
 
+def refuse_unfit(configs: list[ExperimentConfig], sky: Sky, split: Split) -> None:
+    """Raise UserError for the first model that cannot be trained on this sky, before any training starts."""
+    from sphereml.data.store import column
+    from sphereml.training.fit import footprint
+
+    column(sky)
+    for config in configs:
+        if config.model.arch == "unet":
+            footprint(config, sky.grid.nside, split.train)
+
+
 def study_folder(folder: str, config: ExperimentConfig) -> Path:
     """Where comparisons and templates go: the folder that holds the runs."""
     path = Path(folder) if folder else Path(config.output) / config.name

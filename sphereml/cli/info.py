@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sphereml import __version__
 from sphereml.cli.experiment import say
 
-_LIBRARIES = "torch lightning healpy ducc0 pygsp camb numpy scipy xarray zarr hydra-core".split()
+_LIBRARIES = ("torch", "lightning", "healpy", "ducc0", "camb", "numpy", "scipy", "xarray", "zarr", "hydra-core")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

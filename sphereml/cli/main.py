@@ -1,7 +1,8 @@
 """``sphereml VERB ...``: parse the line, import the verb's module, turn a UserError into one line and exit code 2.
 
-Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is imported
-here, so ``--help`` answers at once; each verb's module adds its own arguments in ``add_arguments`` and works in ``run``.
+Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is
+imported here, so ``--help`` answers at once; a verb's module adds its arguments in ``add_arguments`` and works in
+``run``.
 """
 
 from __future__ import annotations
@@ -49,13 +50,24 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also follow options, which argparse does not see."""
+    options, rest = parser.parse_known_args(words)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest and not (late == rest and hasattr(options, "overrides")):
+        raise UserError(f"unrecognized arguments: {' '.join(rest)}", f"see `sphereml {options.verb or ''} --help`")
+    if late:
+        options.overrides = [*options.overrides, *late]
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
     try:
         parser = build_parser(verb)
-        options = parser.parse_args(words)
+        options = _parse(parser, words)
         if options.verb is None:
             parser.print_help()
             return 0
@@ -64,12 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sphereml: interrupted; `sphereml train ... --resume` goes on", file=sys.stderr)
-        return 130
+        return _interrupted(verb)
+    except SystemExit as stop:
+        # Lightning turns an interrupt of a training into an exit of its own.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted(verb)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _interrupted(verb: str | None) -> int:
+    ways = {"train": "; the same line with --resume goes on", "demo": "; the same line goes on"}
+    print(f"sphereml: interrupted{ways.get(verb or '', '')}", file=sys.stderr)
+    return 130
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from sphereml.cli.experiment import say
+from sphereml.errors import UserError
+
+_OUTPUTS = ("cleaned.fits", "marginalization.json", "spectra.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Fit amplitudes, subtract, and write ``cleaned.fits``, ``marginalization.json`` and ``spectra.png``."""
-    import numpy as np
-
     from sphereml.config.schema import BandsConfig
     from sphereml.data.healpix_fits import read_healpix, read_mask
     from sphereml.plotting.spectra import power_curves
@@ -33,11 +36,15 @@ def run(options: argparse.Namespace) -> None:
     from sphereml.templates.marginalization import marginalize, save
     from sphereml.templates.products import write_template
 
-    sky = read_healpix(options.sky, [options.field], options.unit)
+    folder = Path(options.out)
+    _refuse_standing(folder, options.overwrite)
+    # Pixels may be missing where the mask is zero.
+    sky = read_healpix(options.sky, [options.field], options.unit, allow_missing=True)
     mask = read_mask(options.mask, sky.grid)
-    templates = [read_healpix(path) for path in options.template]
-    for path, template in zip(options.template, templates, strict=True):
-        _refuse_other_grid(path, template.grid.nside, sky.grid.nside)
+    templates = [read_healpix(path, allow_missing=True) for path in options.template]
+    for path, maps in zip([options.sky, *options.template], [sky, *templates], strict=True):
+        _refuse_other_grid(path, maps.grid.nside, sky.grid.nside)
+        _refuse_missing(path, maps.values[mask])
     weights = apodize(mask, sky.grid, options.apodize) if options.apodize else mask.astype(np.float64)
     names = [Path(path).stem + (f":{name}" if len(t.names) > 1 else "")
              for path, t in zip(options.template, templates, strict=True) for name in t.names]  # fmt: skip
@@ -46,7 +53,6 @@ def run(options: argparse.Namespace) -> None:
     result = marginalize(
         sky.values[:, 0].astype(np.float64), stack, weights, lmin=options.lmin, lmax=options.lmax, bands=bands
     )
-    folder = Path(options.out)
     cleaned = write_template(folder / "cleaned.fits", {"I": result.cleaned}, sky.unit, overwrite=options.overwrite)
     save(result, folder / "marginalization.json")
     curves = {"before": (result.before[2:], None), "after": (result.after[2:], None)}
@@ -60,8 +66,20 @@ def run(options: argparse.Namespace) -> None:
     say(f"cleaned map: {cleaned}")
 
 
-def _refuse_other_grid(path: str, nside: int, wanted: int) -> None:
-    from sphereml.errors import UserError
+def _refuse_standing(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file", "choose another folder with --out")
+    standing = next((folder / name for name in _OUTPUTS if (folder / name).exists()), None)
+    if standing and not overwrite:
+        raise UserError(f"{standing} exists", "add --overwrite, or choose another folder with --out")
 
+
+def _refuse_missing(path: str, values: np.ndarray) -> None:
+    missing = ~np.isfinite(values).all(axis=1)
+    if missing.any():
+        raise UserError(f"{path} misses {missing.sum()} pixels that the mask keeps", "set the mask to 0 there")
+
+
+def _refuse_other_grid(path: str, nside: int, wanted: int) -> None:
     if nside != wanted:
         raise UserError(f"{path} has Nside {nside}, the sky has {wanted}", "bring all maps to one Nside")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sphereml.cli.experiment import add_overrides, load_data, model_configs, say
+from sphereml.cli.experiment import add_overrides, load_data, model_configs, refuse_unfit, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> None:
     """Train every model of the experiment, or the chosen one; complete runs are left as they are."""
     configs = model_configs(options.overrides)
     sky, split = load_data(configs[0])
+    refuse_unfit(configs, sky, split)
     from sphereml.training.fit import FitOptions, fit_run
 
     for config in configs:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from sphereml.config.overrides import check_override, unknown_key
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import validate
@@ -34,6 +35,8 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    for word in overrides:
+        check_override(word)
     ConfigStore.instance().store(name="schema", node=ExperimentConfig)
     try:
         with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
@@ -57,7 +60,12 @@ def load(path: Path) -> ExperimentConfig:
         container = OmegaConf.load(path)
     except Exception as error:
         raise UserError(f"{path} is no YAML file ({_one_line(error)})", "restore it or train again") from error
-    return _onto_schema(container)
+    if not OmegaConf.is_dict(container) or not container:
+        raise UserError(f"{path} holds no configuration", "restore it or train again")
+    try:
+        return _onto_schema(container)
+    except UserError as error:
+        raise UserError(f"{path}: {error.what}", error.mend) from error
 
 
 def to_yaml(config: ExperimentConfig) -> str:
@@ -90,10 +98,18 @@ def _onto_schema(container: Any) -> ExperimentConfig:
 
 
 def _refusal(error: Exception) -> UserError:
-    """Hydra's and OmegaConf's many lines as one; the innermost cause names the key."""
+    """Hydra's and OmegaConf's many lines as one, with the full name of the key."""
+    from omegaconf.errors import ConfigKeyError
+
     inner = error.__cause__ if error.__cause__ is not None else error
     line = _one_line(inner if str(error).startswith(("Could not override", "Error merging")) else error)
-    return UserError(line, "see `sphereml config show` for the keys and `sphereml config list` for the names")
+    key = str(getattr(inner, "full_key", None) or "")
+    if isinstance(inner, ConfigKeyError) and key:
+        return unknown_key(key)
+    # An override that cannot be parsed has no key yet, but Hydra keeps the word.
+    place = key or str(getattr(error, "override", None) or "")
+    named = line if not place or place in line else f"{place}: {line}"
+    return UserError(named, "see `sphereml config show` for the keys and `sphereml config list` for the names")
 
 
 def _one_line(error: BaseException) -> str:

@@ -138,7 +138,8 @@ class TrainingConfig:
     """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss.
 
     On the sphere ``footprint: tiles`` draws superpixels of ``tile_nside`` (turned at random with ``rotations``), and
-    ``region`` shows the whole training region at every step.
+    ``region`` shows the whole training region at every step.  With ``join_validation`` the validation region trains too,
+    for all the epochs: for settings that were chosen before.
     """
 
     epochs: int = 12
@@ -149,6 +150,7 @@ class TrainingConfig:
     decay_every: int = 10
     patience: int = 5
     validation_batches: int = 8
+    join_validation: bool = False
     footprint: str = "tiles"
     tile_nside: int = 2
     rotations: bool = True

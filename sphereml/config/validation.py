@@ -1,10 +1,18 @@
-"""Values the schema's types allow but no experiment can have; each is refused in one line."""
+"""Values the schema's types allow but no experiment can have; each is refused in one line.
+
+What depends on the maps' Nside is checked here where the configuration states it (``data.kind=galaxy``), before
+anything is simulated or written, and by the code that reads the maps otherwise.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
 
-from sphereml.config.schema import ExperimentConfig, ModelConfig
+from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig
 from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,7 +30,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "split.train": ("north", "south", "east", "west"),
 }
 _POSITIVE = [
-    "data.galaxy.channels",
     "data.galaxy.channel_width",
     "patches.size",
     "patches.pixel_arcmin",
@@ -52,11 +59,22 @@ _NOT_NEGATIVE = [
     "split.buffer",
     "split.centre_margin",
 ]
+# A seed shifted by 32 bits and added to a step still fits torch's 64.
+_SEEDS = ("data.galaxy.seed", "training.seed", "evaluation.seed")
+# They become names of files and folders.
+_NAMES = ("name", "data.name", "split.name", "model.name")
+_FOLDERS = ("output", "data.stores")
+# Degrees: smaller patches leave gaps between the centres a flat network is stitched from (Nside 16 at most), and beyond
+# 90 the tangent plane's corners run away to the horizon.
+_STITCHED_EXTENT, _LARGEST_EXTENT = 5.0, 90.0
 _POWERS_OF_TWO = ("data.galaxy.nside", "training.tile_nside", "evaluation.block_nside")
 
 
 def validate(config: ExperimentConfig) -> None:
     """Raise UserError for the first impossible value."""
+    for key, number in _numbers(asdict(config)):
+        if not math.isfinite(number):
+            raise UserError(f"{key}={number}", "give a finite number")
     for key, choices in _CHOICES.items():
         _require(config, key, lambda value, choices=choices: value in choices, "choose " + ", ".join(choices))
     for key in _POSITIVE:
@@ -69,9 +87,37 @@ def validate(config: ExperimentConfig) -> None:
     _require(config, "patches.max_masked", lambda value: 0 <= value < 1, "give a share in [0, 1)")
     for key in ("bands.r_low", "bands.r50", "bands.r150"):
         _require(config, key, lambda value: len(value) == 2 and 0 <= value[0] < value[1], "give [lo, hi] with lo < hi")
+        _require(config, key, lambda value: math.ceil(value[0]) < math.ceil(value[1]), "no multipole lies in it")
+    # The velocity axis, hence the column, comes from the distance between channels.
+    _require(config, "data.galaxy.channels", lambda value: value > 1, "give 2 or more")
+    for key in _SEEDS:
+        _require(config, key, lambda value: 0 <= value < 2**31, "give 0 to 2147483647")
+    for key in _NAMES:
+        _require(config, key, lambda value: re.fullmatch(r"\w[\w.+-]*", value), "use letters, digits and _ . + - alone")
+    for key in _FOLDERS:
+        _require(config, key, lambda value: value.strip(), "name a folder, . for this one")
+    for cut in [*config.split.cuts, *config.evaluation.cuts]:
+        _check_disc(cut)
     _check_model(config.model)
-    for fault in _size_faults(config):
+    for fault in (*_size_faults(config), *_resolution_faults(config), *_band_faults(config)):
         raise fault
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a tree of dicts and lists, with its key."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _numbers(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item, key)
+    elif isinstance(value, float):
+        yield key, value
+
+
+def _check_disc(cut: Disc) -> None:
+    if not (0 < cut.radius <= 180 and -90 <= cut.lat <= 90):
+        raise UserError(f"the cut {cut.name!r} is no disc on the sky", "give lat in -90..90 and radius in 0..180")
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -88,6 +134,13 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    extent = config.patches.size * config.patches.pixel_arcmin / 60
+    least = _STITCHED_EXTENT if config.model.domain == "flat" else 0.0
+    if config.patches.size < 4 or not least <= extent <= _LARGEST_EXTENT:
+        yield UserError(
+            f"patches of {config.patches.size} x {config.patches.size} pixels, {extent:.3g} degrees on a side",
+            f"choose patches.size >= 4 and patches.pixel_arcmin so that a side has {least:g} to 90 degrees",
+        )
     if config.model.domain == "flat" and config.patches.size % 2**config.model.depth:
         yield UserError(
             f"patches.size={config.patches.size} cannot be halved model.depth={config.model.depth} times",
@@ -95,7 +148,46 @@ def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
         )
 
 
-def _require(config: ExperimentConfig, key: str, accept: Callable[..., bool], mend: str) -> None:
+def _resolution_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """What a simulated sky of this Nside cannot give."""
+    if config.data.kind != "galaxy":
+        return
+    nside, tiles = config.data.galaxy.nside, config.training.tile_nside
+    if config.model.domain == "sphere" and nside >> config.model.depth < tiles:
+        yield UserError(
+            f"model.depth={config.model.depth} pools Nside {nside} below training.tile_nside={tiles}",
+            "use a smaller depth or larger tiles (lower tile_nside)",
+        )
+    if config.evaluation.block_nside > nside:
+        yield UserError(f"evaluation.block_nside={config.evaluation.block_nside} is above Nside {nside}", "lower it")
+
+
+def _band_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """Bands of the loss and the scores without a mode on the map or on the flat patches; only r150 may be missing."""
+    top = 2.0 * config.data.galaxy.nside if config.data.kind == "galaxy" else math.inf
+    fundamental = 360 * 60 / (config.patches.size * config.patches.pixel_arcmin)
+    for name, (lo, hi) in (("r50", config.bands.r50), ("r150", config.bands.r150)):
+        if name == "r150" and lo >= top:
+            continue
+        if math.ceil(lo) >= min(hi, top):
+            yield UserError(
+                f"bands.{name}=[{lo:g}, {hi:g}] lies beyond what the map resolves (ell < {top:g})",
+                "lower the band or raise data.galaxy.nside",
+            )
+        elif not _has_flat_mode(fundamental, config.patches.size, lo, min(hi, top)):
+            yield UserError(
+                f"no Fourier mode of the patches lies in bands.{name} ({lo:g} <= ell < {min(hi, top):g})",
+                f"patches.size and patches.pixel_arcmin give modes from {fundamental:.4g} up",
+            )
+
+
+def _has_flat_mode(fundamental: float, size: int, lo: float, hi: float) -> bool:
+    side = range(size // 2 + 1)
+    slack = 1 + 1e-9  # the fundamental multipole, computed in another way, still is the first band's edge
+    return any(lo <= fundamental * math.hypot(x, y) * slack < hi for x in side for y in side if x or y)
+
+
+def _require(config: ExperimentConfig, key: str, accept: Callable[..., object], mend: str) -> None:
     value: object = config
     for part in key.split("."):
         value = getattr(value, part)

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from sphereml.domains.protocol import Correlation
 from sphereml.errors import UserError
+from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
 
 
@@ -70,13 +72,29 @@ class FlatPatch:
         bands: Sequence[Sequence[float]],
         kind: Correlation,
     ) -> torch.Tensor:
-        """See the protocol.  Form ``ell`` correlates the power summed over a ring one ell_F wide, ring by ring."""
+        """See the protocol.  Form ``ell`` correlates the power summed over a ring one ell_F wide, ring by ring.
+
+        Raises:
+            UserError: a band holds no mode (no ring's mean multipole) of the patch.
+        """
         if kind == "mode":
             r = self.modes.per_mode_r(a, b, window)
-            members = [torch.from_numpy(self.modes.in_band(lo, hi)).to(r.device) for lo, hi in bands]
+            members = [self.modes.in_band(lo, hi) for lo, hi in bands]
         else:
-            ab, aa, bb = (self.modes.cross_power(*pair, window) for pair in ((a, b), (a, a), (b, b)))
-            r = ab / (aa * bb).clamp_min(1e-300).sqrt()
-            centre = torch.from_numpy(self.modes.bin_ell)
-            members = [torch.nonzero((centre >= lo) & (centre < hi))[:, 0].to(r.device) for lo, hi in bands]
-        return torch.stack([r.index_select(-1, chosen).mean(dim=-1) for chosen in members], dim=-1)
+            a, b = centred(a, window), centred(b, window)
+            ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
+            r = safe_ratio(ab, aa * bb)
+            members = [self._rings(lo, hi) for lo, hi in bands]
+        means = [r.index_select(-1, torch.from_numpy(chosen).to(r.device)).mean(dim=-1) for chosen in members]
+        return torch.stack(means, dim=-1)
+
+    def _rings(self, lo: float, hi: float) -> np.ndarray:
+        """Rings of modes whose mean multipole lies in a band."""
+        ell = self.modes.bin_ell
+        rings = np.flatnonzero((ell >= lo) & (ell < hi))
+        if rings.size == 0:
+            raise UserError(
+                f"no ring of modes of a {self.n}-pixel patch has {lo:g} <= ell < {hi:g}",
+                f"choose a band between {self.modes.ell_f:.4g} and {self.modes.nyquist_ell:.4g}",
+            )
+        return rings

@@ -16,16 +16,16 @@ import torch
 from sphereml.domains.chebyshev import chebyshev_convolution
 from sphereml.domains.protocol import Correlation
 from sphereml.harmonics.autograd import SphericalTransform, analysis
-from sphereml.harmonics.correlation import sphere_band_correlation
+from sphereml.harmonics.correlation import centred, sphere_band_correlation
 from sphereml.sky.graphs import rescaled_laplacian
 from sphereml.sky.regions import Region
 
 
 @lru_cache(maxsize=256)
-def _table(region: Region) -> tuple[torch.Tensor, torch.Tensor]:
+def _table(region: Region, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Neighbour table of the rescaled Laplacian of a region, built once and shared by all layers."""
     operator = rescaled_laplacian(region)
-    return torch.from_numpy(operator.index), torch.from_numpy(operator.weight).to(torch.float32)
+    return torch.from_numpy(operator.index), torch.from_numpy(operator.weight).to(dtype)
 
 
 @lru_cache(maxsize=64)
@@ -60,8 +60,8 @@ class HealpixSky:
         return kernel
 
     def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        index, weight = _table(self.region)
-        return chebyshev_convolution(x, kernel, index.to(x.device), weight.to(x.device, x.dtype))
+        index, weight = _table(self.region, x.dtype)
+        return chebyshev_convolution(x, kernel, index.to(x.device), weight.to(x.device))
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).amax(dim=2)
@@ -84,13 +84,6 @@ class HealpixSky:
         """See the protocol; multipoles run over the integers ``lo <= ell < hi``."""
         lmax = max(int(-(-hi // 1)) - 1 for _, hi in bands)
         transform = _transform(self.region, lmax)
-        fields = torch.stack([_centred(a, window), _centred(b, window)])
+        fields = torch.stack([centred(a, window), centred(b, window)])
         alm = analysis(fields, transform, iterations=0)
         return sphere_band_correlation(alm[0], alm[1], lmax, bands, kind)
-
-
-def _centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """The field times the window, less its window-weighted mean; float64."""
-    field, window = field.double(), window.double()
-    mean = (field * window).sum(dim=-1, keepdim=True) / window.sum(dim=-1, keepdim=True).clamp_min(1e-30)
-    return (field - mean) * window

@@ -21,6 +21,7 @@ import torch
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky
+from sphereml.errors import UserError
 from sphereml.evaluation.sphere import SphereScores, score_sphere
 from sphereml.evaluation.statistics import block_jackknife, paired
 from sphereml.harmonics.flat import FlatModes
@@ -54,6 +55,11 @@ def draw_test_patches(config: ExperimentConfig, sky: Sky, split: Split) -> TestP
     frames = draw_frames(np.random.default_rng(config.evaluation.seed), config.evaluation.patches, zone, patch)
     sampled = sample_patches(np.stack([split.test, sky.target], axis=1).astype(np.float32), frames, patch)
     block = HealpixGrid(config.evaluation.block_nside).pixels_at(frames[:, :, 2])
+    if len(np.unique(block)) < 2:
+        raise UserError(
+            f"all {len(frames)} test patches lie in one block of sky: no standard error can be given",
+            "raise evaluation.patches or evaluation.block_nside",
+        )
     return TestPatches(patch, frames, (sampled[..., 0] > 0.999).astype(np.float64), sampled[..., 1], block)
 
 
@@ -167,7 +173,7 @@ class Comparison:
         """What a reader must know to trust the numbers."""
         asked = {name: list(getattr(self.config.bands, name)) for name in ("r_low", "r50", "r150")}
         notes = [
-            f"The band {name} was asked for over {lo:g} <= ell < {hi:g}; the map resolves ell < {self.bands[name][1]:g}."
+            f"The band {name} was asked over {lo:g} <= ell < {hi:g}, the map resolves ell < {self.bands[name][1]:g}."
             if name in self.bands
             else f"The band {name} ({lo:g} <= ell < {hi:g}) lies beyond what the map resolves and is left out."
             for name, (lo, hi) in asked.items()
@@ -175,8 +181,8 @@ class Comparison:
         ]
         blocks = len(np.unique(self.test.block))
         notes.append(
-            f"Standard errors leave out one of {blocks} blocks of sky (Nside {self.config.evaluation.block_nside}) at a "
-            "time, because patches overlap; the training sky is one realization."
+            f"Standard errors leave out one of {blocks} blocks of sky (Nside {self.config.evaluation.block_nside}) at "
+            "a time, because patches overlap; the training sky is one realization."
         )
         return notes
 
@@ -191,6 +197,10 @@ class Comparison:
 def begin_comparison(config: ExperimentConfig, sky: Sky, split: Split) -> Comparison:
     """A comparison without models yet, on the test region of an experiment."""
     bands = resolved_bands(config.bands, sky.grid.nside)
+    if "r50" not in bands:
+        raise UserError(
+            f"the maps of Nside {sky.grid.nside} do not resolve bands.r50={config.bands.r50}", "lower bands.r50"
+        )
     return Comparison(config, bands, draw_test_patches(config, sky, split), _masks(config.evaluation, split))
 
 

@@ -36,7 +36,7 @@ def dust_scaling(frequency: float = 150.0, reference: float = 353.0) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ContaminatedSky:
-    """CMB and dust at one frequency in uK_CMB, ``(npix,)`` float64 NEST, and the mask ``(npix,)`` they are fitted on."""
+    """CMB and dust at one frequency in uK_CMB and the mask they are fitted on, each ``(npix,)`` float64 NEST."""
 
     cmb: np.ndarray
     dust: np.ndarray

@@ -18,6 +18,15 @@ from sphereml.plotting.spectra import correlation_curves
 from sphereml.plotting.style import write_png
 from sphereml.templates.products import write_atomically
 
+_CAPTIONS = {
+    "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "
+    "block-jackknife standard errors.",
+    "r_sphere": "The same on the sphere: pseudo-spectra of the full-sky maps under the test mask, in bins of 10 "
+    "multipoles.",
+    "scatter": "Each point is one held-out patch: a model's r against the integrated column's.",
+    "patch": "One held-out patch: the target and every model.",
+}
+
 
 def draw_figures(
     comparison: Comparison,
@@ -29,14 +38,14 @@ def draw_figures(
     """Draw r(ell), scatter, an example patch and full-sky maps; ``patches`` and ``spheres`` are the predictions."""
     figures = folder / "figures"
     drawn = {
-        "r_flat": (_flat_curves(comparison), "Correlation with the true dust on held-out flat patches (single Fourier "
-                   "modes, then averaged), with block-jackknife standard errors."),
-        "r_sphere": (_sphere_curves(comparison), "The same on the sphere: pseudo-spectra of the full-sky maps under the "
-                     "test mask, in bins of 10 multipoles."),
-        "scatter": (band_scatter({name: scores.bands for name, scores in comparison.patches.items()}),
-                    "Each point is one held-out patch: a model's r against the integrated column's."),
-        "patch": (_patch_figure(comparison, sky, patches), "One held-out patch: the target and every model."),
-    }  # fmt: skip
+        "r_sphere": (_sphere_curves(comparison), _CAPTIONS["r_sphere"]),
+        "patch": (_patch_figure(comparison, sky, patches), _CAPTIONS["patch"]),
+    }
+    if len(_flat_ell(comparison)) > 1:
+        drawn = {"r_flat": (_flat_curves(comparison), _CAPTIONS["r_flat"])} | drawn
+    if len(patches) > 1:
+        bands = {name: scores.bands for name, scores in comparison.patches.items()}
+        drawn["scatter"] = (band_scatter(bands), _CAPTIONS["scatter"])
     for name, values in spheres.items():
         target = sky.target.astype(np.float64)
         figure = map_triptych(target, values, values - target, sky.target_unit)
@@ -52,13 +61,17 @@ def _write(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> None:
     write_atomically(folder / "captions.json", json.dumps(captions, indent=1).encode())
 
 
+def _flat_ell(comparison: Comparison) -> np.ndarray:
+    """Multipoles of the flat bins the map resolves; on a coarse map one bin may be left, which makes no curve."""
+    return next(iter(comparison.patches.values())).ell
+
+
 def _flat_curves(comparison: Comparison) -> Figure:
     curves = {
         name: block_jackknife(scores.binned, comparison.test.block) for name, scores in comparison.patches.items()
     }
-    ell = next(iter(comparison.patches.values())).ell
     bands = {name: band for name, band in comparison.bands.items() if name != "r_low"}
-    return correlation_curves(ell, curves, bands, "held-out flat patches")
+    return correlation_curves(_flat_ell(comparison), curves, bands, "held-out flat patches")
 
 
 def _sphere_curves(comparison: Comparison, width: int = 10) -> Figure:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sphereml.errors import UserError
 from sphereml.evaluation.statistics import jackknife_sem
 from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.masks import superpixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +47,21 @@ class SphereScores:
 def score_sphere(
     prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, bands: Mapping[str, list[float]], block_nside: int
 ) -> SphereScores:
-    """Scores of a full-sky prediction ``(npix,)`` under a mask of weights in 0..1."""
-    lmax = min(int(np.ceil(max(hi for _, hi in bands.values()))), 2 * HealpixGrid.of_size(mask.size).nside)
+    """Scores of a full-sky prediction ``(npix,)`` under a mask of weights in 0..1.
+
+    Raises:
+        UserError: the blocks of the jackknife are finer than the map, or the mask lies in one of them.
+    """
+    grid = HealpixGrid.of_size(mask.size)
+    lmax = min(int(np.ceil(max(hi for _, hi in bands.values()))), grid.safe_lmax)
     maps = np.stack([target, prediction]).astype(np.float64)
     r = _correlation(maps, mask, lmax, iterations=3)
     named = {name: _band(r, band) for name, band in bands.items()}
-    blocks = np.repeat(np.arange(12 * block_nside**2), mask.size // (12 * block_nside**2))
+    blocks = superpixels(np.ones(mask.size), grid.nside, block_nside)
     size = np.bincount(blocks, mask)
     used = np.flatnonzero(size > 0)
+    if len(used) < 2:
+        raise UserError("the test region lies in one block of sky: no standard error", "raise evaluation.block_nside")
     masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
     rows = [_correlation(maps, kept, lmax, iterations=0) for kept in masks]
     samples = {name: np.array([_band(row, band) for row in rows]) for name, band in bands.items()}

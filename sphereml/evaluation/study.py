@@ -1,4 +1,4 @@
-"""From finished runs to everything a user reads: predictions, templates, comparison, figures, marginalization, report."""
+"""From finished runs to everything a user reads: predictions, templates, comparison, figures, report."""
 
 from __future__ import annotations
 
@@ -49,9 +49,12 @@ class Study:
         return self._predictions[run.name]
 
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
-        """One FITS file a run, ``<model>.fits``, in the target's unit."""
-        paths = []
-        for run in self.runs:
+        """One FITS file a run, ``<model>.fits``, in the target's unit; all of them or none if one stands there."""
+        paths = [folder / f"{run.name}.fits" for run in self.runs]
+        standing = next((path for path in paths if path.exists()), None)
+        if standing and not overwrite:
+            raise UserError(f"{standing} exists", "add --overwrite, or choose another folder with --out")
+        for run, path in zip(self.runs, paths, strict=True):
             header = {
                 "run_id": run.folder.name,
                 "weights_hash": run.manifest()["weights_sha256"],
@@ -59,9 +62,7 @@ class Study:
                 "code_version": __version__,
             }
             maps = {"I": self.predict(run).values}
-            paths.append(
-                write_template(folder / f"{run.name}.fits", maps, self.sky.target_unit, header, overwrite=overwrite)
-            )
+            write_template(path, maps, self.sky.target_unit, header, overwrite=overwrite)
         return paths
 
     def compare(self, folder: Path) -> Comparison:

@@ -79,6 +79,8 @@ class SphericalTransform:
         return alm
 
     def _batched(self, array: torch.Tensor) -> np.ndarray:
+        if self.spin and array.shape[-2:-1] != (2,):
+            raise ValueError(f"spin {self.spin} needs an axis of two before the last, got shape {tuple(array.shape)}")
         flat = array.detach().cpu().reshape(-1, self.components, array.shape[-1])
         return flat.to(torch.complex128 if flat.is_complex() else torch.float64).numpy()
 
@@ -111,7 +113,7 @@ class _AdjointSynthesis(torch.autograd.Function):
 
 
 def synthesis(alm: torch.Tensor, transform: SphericalTransform) -> torch.Tensor:
-    """Differentiable map ``(..., npix)`` float64 of alms ``(..., nalm)``; spin 2 with an axis of two before the last."""
+    """Differentiable map ``(..., npix)`` float64 of alms ``(..., nalm)``; spin 2 has an axis of two before the last."""
     maps: torch.Tensor = _Synthesis.apply(alm, transform)
     return maps
 

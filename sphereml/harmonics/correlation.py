@@ -31,9 +31,23 @@ def alm_cross_power(a: torch.Tensor, b: torch.Tensor, lmax: int) -> torch.Tensor
     return total.index_add(-1, ell, power) / (2 * torch.arange(lmax + 1, device=power.device) + 1)
 
 
-def _safe_ratio(cross: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
-    """``cross / sqrt(power)``, 0 where the power vanishes (also in the gradient)."""
-    empty = power <= 0
+def centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    """``window (field - mean)`` of fields ``(batch, ...)`` with their window-weighted means, float64.
+
+    Exactly 0, with its gradient, where rounding is all that is left: the phases of noise would be correlated else.
+    """
+    pixels = tuple(range(1, field.ndim))
+    rounding = 8 * torch.finfo(field.dtype).eps  # of the field, and of sums over up to 2^16 pixels
+    field, window = field.double(), window.double()
+    mean = (field * window).sum(dim=pixels, keepdim=True) / window.sum(dim=pixels, keepdim=True).clamp_min(1e-30)
+    rest, whole = (field - mean) * window, field * window
+    alive = rest.square().sum(pixels, keepdim=True) > rounding**2 * whole.square().sum(pixels, keepdim=True)
+    return torch.where(alive, rest, 0.0)
+
+
+def safe_ratio(cross: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+    """``cross / sqrt(power)``, 0 where the power vanishes or is subnormal (its gradient would overflow)."""
+    empty = power < torch.finfo(power.dtype).tiny
     return torch.where(empty, torch.zeros_like(cross), cross / torch.where(empty, torch.ones_like(power), power).sqrt())
 
 
@@ -51,11 +65,11 @@ def sphere_band_correlation(
     """
     if kind == "mode":
         ell, weight = (index.to(a.device) for index in _modes(lmax))
-        r = _safe_ratio((a * b.conj()).real, _abs2(a) * _abs2(b))
+        r = safe_ratio((a * b.conj()).real, _abs2(a) * _abs2(b))
     elif kind == "ell":
         ell = torch.arange(lmax + 1, device=a.device)
         weight = torch.ones(lmax + 1, dtype=torch.float64, device=a.device)
-        r = _safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
+        r = safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
     else:
         raise ValueError(f"unknown form of r: {kind!r}; use 'mode' or 'ell'")
     return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands], dim=-1)

@@ -129,7 +129,7 @@ class FlatModes:
         The window's loss of power is undone by ``<w^2>``; its mixing of multipoles is not.
         """
         modes_a, modes_b = self._modes(a, window)[0], self._modes(b, window)[0]
-        kept = 1.0 if window is None else window.double().square().mean(dim=(-2, -1))[..., None]
+        kept = 1.0 if window is None else window.double().square().mean(dim=(-2, -1)).clamp_min(1e-30)[..., None]
         return self._bin_mean((modes_a * modes_b.conj()).real) * self.area / (self.size**4 * kept)
 
     def _modes(self, image: torch.Tensor, window: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,7 +140,8 @@ class FlatModes:
         energy = field.detach().square().sum(dim=(-2, -1))[..., None]
         if window is not None:
             window = window.to(field)
-            mean = (window * field).sum(dim=(-2, -1), keepdim=True) / window.sum(dim=(-2, -1), keepdim=True)
+            total = window.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-30)  # an empty window gives empty modes
+            mean = (window * field).sum(dim=(-2, -1), keepdim=True) / total
             field = window * (field - mean)
         members = torch.from_numpy(self.independent).to(field.device)
         modes = torch.fft.rfft2(field).flatten(-2).index_select(-1, members)

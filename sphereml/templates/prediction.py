@@ -46,9 +46,14 @@ class Predictor:
             )
 
     def sphere(self) -> Prediction:
-        """The full-sky prediction in the target's unit."""
+        """The full-sky prediction in the target's unit; raises UserError when the training had diverged."""
         started = time.monotonic()
         values, seam = self._sphere()
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{self.run.folder} predicts values that are not finite: its training diverged",
+                "train again with a lower training.learning_rate",
+            )
         return Prediction(values.astype(np.float32), seam, time.monotonic() - started)
 
     def patches(self, frames: np.ndarray, sphere: np.ndarray) -> np.ndarray:
@@ -80,7 +85,7 @@ class Predictor:
         scaling = DustScaling.from_json(self.run.scaling())
         if scaling.channels_in != len(self.sky.channels):
             raise UserError(
-                f"{self.run.folder} was trained on {scaling.channels_in} channels, the sky has {len(self.sky.channels)}",
+                f"{self.run.folder} was trained on {scaling.channels_in} channels, not {len(self.sky.channels)}",
                 "use the data the run was trained on",
             )
         network = build_network(self.run.config, scaling, self.sky.grid.nside)
@@ -107,7 +112,7 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """``values`` ``(npix,)`` float32 NEST in the target's unit; ``seam`` of a stitched map (see ``patches.stitching``)."""
+    """``values`` ``(npix,)`` float32 NEST in the target's unit; ``seam`` if stitched (see ``patches.stitching``)."""
 
     values: np.ndarray
     seam: float | None

@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset
 
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.sampling import PatchZone, draw_frames
+from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear
 from sphereml.sky.regions import Region
@@ -45,10 +45,10 @@ class Batch:
 
 
 class Footprint(Protocol):
-    """Draws places on the sky: a domain, and the directions of its pixels for each member of the batch."""
+    """Draws places on the sky and reads full-sky maps there."""
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
-        """Domain and unit vectors ``(size, *shape, 3)``."""
+    def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
+        """A domain and the maps ``(npix, n)`` on it, ``(size, *shape, n)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +58,9 @@ class PatchFootprint:
     patch: GnomonicPatch
     zone: PatchZone
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+    def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
         frames = draw_frames(rng, size, self.zone, self.patch)
-        return FlatPatch(self.patch.size, self.patch.pixel_arcmin), self.patch.vectors(frames)
+        return FlatPatch(self.patch.size, self.patch.pixel_arcmin), sample_patches(maps, frames, self.patch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +75,15 @@ class TileFootprint:
     zone: PatchZone
     rotations: bool = True
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+    def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
         if not self.rotations:
-            return self._draw_in_place(rng, size)
+            return _in_place(self._tiles_in_place(rng, size), maps)
         tile = int(rng.integers(HealpixGrid(self.tile_nside).npix))
         region = Region(self.nside, (tile,), self.tile_nside)
         home = region.grid.vectors()[region.pixels]
         frame = frame_towards(HealpixGrid(self.tile_nside).vectors()[tile])
         vectors = np.stack([self._turned(rng, home, frame) for _ in range(size)])
-        return HealpixSky.of(region), vectors
+        return HealpixSky.of(region), apply(bilinear(region.grid, vectors), maps)
 
     def _turned(self, rng: np.random.Generator, home: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """The tile laid over a random place with enough sky (the emptiest of many draws is still taken)."""
@@ -96,11 +96,11 @@ class TileFootprint:
                 break
         return vectors
 
-    def _draw_in_place(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+    def _tiles_in_place(self, rng: np.random.Generator, size: int) -> Region:
         tiles = self.zone.observed.reshape(HealpixGrid(self.tile_nside).npix, -1).mean(axis=1)
         usable = np.flatnonzero(1 - tiles <= self.zone.max_masked)
         chosen = np.sort(rng.choice(usable, size=min(size, usable.size), replace=False))
-        return _in_place(Region(self.nside, tuple(chosen.tolist()), self.tile_nside))
+        return Region(self.nside, tuple(chosen.tolist()), self.tile_nside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,13 @@ class RegionFootprint:
     tile_nside: int
     pixels: np.ndarray
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[Domain, np.ndarray]:
+    def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
         tiles = self.pixels.reshape(HealpixGrid(self.tile_nside).npix, -1).any(axis=1)
-        return _in_place(Region(self.nside, tuple(np.flatnonzero(tiles).tolist()), self.tile_nside))
+        return _in_place(Region(self.nside, tuple(np.flatnonzero(tiles).tolist()), self.tile_nside), maps)
 
 
-def _in_place(region: Region) -> tuple[Domain, np.ndarray]:
-    return HealpixSky.of(region), region.grid.vectors()[region.pixels][None]
+def _in_place(region: Region, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
+    return HealpixSky.of(region), maps[region.pixels][None]
 
 
 @dataclass(eq=False)
@@ -146,9 +146,8 @@ class SkyBatches(IterableDataset):
 
     def batch(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        domain, vectors = self.footprint.draw(rng, self.batch_size)
-        grid = HealpixGrid.of_size(self.stack.shape[0])
-        values = torch.from_numpy(apply(bilinear(grid, vectors), self.stack))
+        domain, stack = self.footprint.draw(rng, self.batch_size, self.stack)
+        values = torch.from_numpy(stack)
         base, target, weight = values[..., -3:].unbind(dim=-1)
         features, gain = values[..., : self.features].contiguous(), values[..., self.features : -3].contiguous()
         # Interpolated over an edge of the mask a pixel mixes good and bad values: it does not count.

@@ -142,8 +142,12 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[
         run,
         network,
         loss,
-        batches(split.train, training.steps_per_epoch, stream=0),
-        batches(split.validation, training.validation_batches, stream=1_000_000),
+        batches(
+            split.train | split.validation if training.join_validation else split.train,
+            training.steps_per_epoch,
+            stream=0,
+        ),
+        None if training.join_validation else batches(split.validation, training.validation_batches, stream=1_000_000),
         options.say,
     )
     run.finish(network.state_dict(), scaling.to_json())

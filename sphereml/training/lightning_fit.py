@@ -52,22 +52,25 @@ def train_network(
     network: UNet,
     loss: CorrelationLoss,
     train: SkyBatches,
-    validation: SkyBatches,
+    validation: SkyBatches | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Fit ``network`` in place to its best epoch on the validation region; returns facts for the manifest."""
+    """Fit ``network`` in place; returns facts for the manifest.
+
+    The best epoch on the validation batches is kept, or without them the last.
+    """
     quieten_lightning()
     config = run.config.training
     module = MapRegression(network, loss, run.config.model, config)
     checkpoint = ModelCheckpoint(
         run.checkpoints,
         filename="best",
-        monitor="val_loss",
+        monitor="val_loss" if validation else None,
         save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    early = EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)
+    early: list[Callback] = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)]
     progress: Callback = RichProgressBar() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -77,7 +80,7 @@ def train_network(
             CSVLogger(run.folder, name="logs", version="csv"),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
-        callbacks=[EpochOfBatches(train), checkpoint, early, progress],
+        callbacks=[EpochOfBatches(train), checkpoint, *(early if validation else []), progress],
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
         log_every_n_steps=1,
@@ -88,7 +91,7 @@ def train_network(
     trainer.fit(
         module,
         DataLoader(train, batch_size=None),
-        DataLoader(validation, batch_size=None),
+        DataLoader(validation, batch_size=None) if validation else None,
         ckpt_path=str(last) if last.is_file() else None,
         weights_only=False,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +47,21 @@ class Run:
         """
         run = cls(folder, load(folder / "config.yaml"))
         manifest = run.manifest()
-        if manifest.get("config_hash") != run_hash(run.config):
+        if not manifest:
+            raise UserError(f"{folder} has no manifest.json", "restore it, or remove the run folder and train again")
+        if manifest.get("config_sha256") != file_sha256(folder / "config.yaml"):
             raise UserError(
                 f"{folder} was trained with another configuration than its config.yaml says",
                 "restore the file or train again",
             )
         if not manifest.get("complete"):
             raise UserError(f"the training in {folder} is not finished", "go on with `sphereml train ... --resume`")
-        if manifest["weights_sha256"] != file_sha256(run.weights_path):
-            raise UserError(f"{run.weights_path} is not the file that was trained", "restore it or train again")
+        for path, known in (
+            (run.weights_path, manifest["weights_sha256"]),
+            (run.scaling_path, manifest["scaling_sha256"]),
+        ):
+            if file_sha256(path) != known:
+                raise UserError(f"{path} is not the file that was trained", "restore it or train again")
         return run
 
     @property
@@ -68,6 +73,10 @@ class Run:
         return self.folder / "weights.safetensors"
 
     @property
+    def scaling_path(self) -> Path:
+        return self.folder / "scaling.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -77,9 +86,11 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is damaged", "remove the run folder and train again") from error
+            values = json.loads(path.read_text())
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is damaged", "remove the run folder and train again")
         return values
 
     def start(self, sky: Sky) -> None:
@@ -95,7 +106,7 @@ class Run:
             raise UserError(f"cannot write {self.folder} ({error.strerror})", "choose another output=FOLDER") from error
         self.update(
             complete=False,
-            config_hash=run_hash(self.config),
+            config_sha256=file_sha256(self.folder / "config.yaml"),
             code=__version__,
             python=platform.python_version(),
             torch=torch.__version__,
@@ -104,13 +115,14 @@ class Run:
             nside=sky.grid.nside,
         )
 
-    def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
-        """Write weights and scaling, then mark the run complete."""
+    def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any]) -> None:
+        """Write weights and scaling with their hashes; whoever timed the training then marks the run complete."""
         temporary = self.weights_path.with_suffix(".part")
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-        os.replace(temporary, self.weights_path)
-        _write(self.folder / "scaling.json", json.dumps(scaling, indent=1))
-        self.update(complete=True, weights_sha256=file_sha256(self.weights_path), **facts)
+        temporary.replace(self.weights_path)
+        _write(self.scaling_path, json.dumps(scaling, indent=1))
+        hashes = {"weights_sha256": file_sha256(self.weights_path), "scaling_sha256": file_sha256(self.scaling_path)}
+        self.update(**hashes)
 
     def update(self, **facts: Any) -> None:
         _write(self.folder / "manifest.json", json.dumps(self.manifest() | facts, indent=1, sort_keys=True))
@@ -119,7 +131,7 @@ class Run:
         return load_file(self.weights_path)
 
     def scaling(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((self.folder / "scaling.json").read_text())
+        values: dict[str, Any] = json.loads(self.scaling_path.read_text())
         return values
 
     def check_sky(self, sky: Sky) -> None:
@@ -160,4 +172,4 @@ def as_tensor(array: np.ndarray | float) -> torch.Tensor:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,0 +1,68 @@
+"""The words of a command line that change a configuration, ``key=value``, checked before Hydra sees them.
+
+Hydra's own messages do not say which names exist or which key was meant; these do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, get_args, get_type_hints
+
+from sphereml.config.resources import resource_folder
+from sphereml.config.schema import ExperimentConfig
+from sphereml.errors import UserError
+
+_OVERRIDE = re.compile(r"(?P<added>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
+
+
+def check_override(word: str) -> None:
+    """Raise UserError unless ``word`` is ``group=NAME`` with a known name, or ``key=value`` with a known key."""
+    match = _OVERRIDE.fullmatch(word)
+    if match is None:
+        raise UserError(f"{word!r} is no override", "write key=value, such as training.epochs=3")
+    key, value = match["key"], match["value"].strip().strip("'\"")
+    names = config_names().get(key)
+    if names is None:
+        if key not in schema_keys():
+            raise unknown_key(key)
+    elif value not in names and not (key == "experiment" and value == "null"):
+        raise UserError(f"there is no {key} {value!r}", f"{_meant(value, names)}choose {', '.join(names)}")
+
+
+def unknown_key(key: str) -> UserError:
+    """The refusal of a key that the schema does not have, with the likely one."""
+    plain = re.sub(r"\[\d+\]", "", key)
+    return UserError(
+        f"unknown configuration key {key!r}", f"{_meant(plain, schema_keys())}see `sphereml config show` for the keys"
+    )
+
+
+def config_names() -> dict[str, list[str]]:
+    """The names to choose from in each group of ``configs/``."""
+    folders = sorted(path for path in resource_folder("configs").iterdir() if path.is_dir())
+    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+
+
+@lru_cache(maxsize=1)
+def schema_keys() -> tuple[str, ...]:
+    """Every key of the schema, dotted; those of the items of a list stand under the list's key."""
+    return tuple(_keys(ExperimentConfig, ""))
+
+
+def _keys(kind: Any, prefix: str) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        yield prefix + item.name
+        # X, X | None and list[X] hold the keys of X.
+        for inner in (hints[item.name], *get_args(hints[item.name])):
+            if is_dataclass(inner):
+                yield from _keys(inner, f"{prefix}{item.name}.")
+
+
+def _meant(word: str, known: tuple[str, ...] | list[str]) -> str:
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"did you mean {close[0]}? or " if close else ""
