@@ -82,7 +82,8 @@ def rotation_error(
 ) -> np.ndarray:
     """Relative error of ``f(R x)`` against ``R f(x)`` by multipole, for a general rotation.
 
-    ``sqrt(C_ell[f(R x) - R f(x)] / C_ell[f(x)])``, all output channels together; 0 at multipoles without power.
+    ``sqrt(C_ell[f(R x) - R f(x)] / C_ell[f(x)])``, all output channels together; where the output has no power but
+    aliasing's, it says nothing.
 
     Args:
         function: ``(npix, nchan)`` float64 to ``(npix, any)``; deterministic.

@@ -25,6 +25,12 @@ TOLERANCES: dict[tuple[torch.dtype, str], float] = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The tests' tensors are small: on shared cores threads spend their time waiting for each other (3-10 x)."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tolerance() -> Callable[[torch.dtype, str], float]:
     """``tolerance(dtype, kind)`` with kind ``layer``, ``network`` or ``transform``; see TOLERANCES for the reasons."""

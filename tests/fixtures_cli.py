@@ -128,15 +128,20 @@ class Place:
         return folder
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """``sphereml demo`` once, with tiny settings; tests read it and do not change it."""
-    place = Place(tmp_path_factory.mktemp("demo"), "demo")
-    done("demo", *TINY, *place.words)
-    return place
+_MADE: dict[str, Path] = {}
 
 
-@pytest.fixture(scope="session")
-def sky_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good folder of FITS maps; tests read it and do not change it."""
-    return write_sky(tmp_path_factory.mktemp("sky") / "maps")
+def demo_place(factory: pytest.TempPathFactory) -> Place:
+    """``sphereml demo`` with tiny settings, run once a session; tests read it and do not change it."""
+    if "demo" not in _MADE:
+        place = Place(factory.mktemp("demo"), "demo")
+        done("demo", *TINY, *place.words)
+        _MADE["demo"] = place.root
+    return Place(_MADE["demo"], "demo")
+
+
+def sky_place(factory: pytest.TempPathFactory) -> Path:
+    """A good folder of FITS maps, written once a session; tests read it and do not change it."""
+    if "sky" not in _MADE:
+        _MADE["sky"] = write_sky(factory.mktemp("sky") / "maps")
+    return _MADE["sky"]

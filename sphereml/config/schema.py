@@ -99,7 +99,7 @@ class BandsConfig:
 
 @dataclass
 class PatchConfig:
-    """Gnomonic patches of ``size`` x ``size`` pixels of ``pixel_arcmin``; at most a share ``max_masked`` may be lost."""
+    """Gnomonic patches: ``size`` x ``size`` pixels of ``pixel_arcmin``, masked by a share ``max_masked`` at most."""
 
     size: int = 64
     pixel_arcmin: float = 23.4
@@ -138,8 +138,8 @@ class TrainingConfig:
     """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss.
 
     On the sphere ``footprint: tiles`` draws superpixels of ``tile_nside`` (turned at random with ``rotations``), and
-    ``region`` shows the whole training region at every step.  With ``join_validation`` the validation region trains too,
-    for all the epochs: for settings that were chosen before.
+    ``region`` shows the whole training region at every step.  With ``join_validation`` the validation region trains
+    too, for all the epochs: for settings that were chosen before.
     """
 
     epochs: int = 12

@@ -13,6 +13,9 @@ import numpy as np
 
 from sphereml.errors import UserError
 
+# A channel whose standard deviation is below this share of the largest carries no signal.
+_DARK = 1e-3
+
 
 @dataclass(frozen=True)
 class LinearModel:
@@ -29,22 +32,35 @@ class LinearModel:
 def fit_linear(inputs: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> LinearModel:
     """Least-squares weights of ``inputs`` ``(npix, nchan)`` and a constant on the chosen pixels.
 
-    Channels are scaled to unit standard deviation first (columns of 1e20 beside a constant lose all precision), and
-    directions without information (exactly repeated channels) get the smallest weights.
+    Channels are scaled to unit standard deviation first (columns of 1e20 beside a constant lose all precision).  A
+    channel that is dark on the chosen pixels cannot be weighed there, yet may shine elsewhere (the inner Galaxy's rings
+    do, in the plane): it gets the weight of the sum of all channels.
 
     Raises:
-        UserError: fewer pixels than channels.
+        UserError: fewer pixels than channels, or nothing but constant channels.
     """
     chosen = inputs[pixels].astype(np.float64)
     if chosen.shape[0] <= chosen.shape[1]:
         raise UserError(
             f"{chosen.shape[0]} training pixels cannot fix {chosen.shape[1]} weights", "use a larger training region"
         )
-    mean, scale = chosen.mean(axis=0), chosen.std(axis=0)
-    scale[scale == 0] = 1
+    scale = chosen.std(axis=0)
+    if not scale.max() > 0:
+        raise UserError("the inputs are constant over the training region", "check the maps and the split")
+    lit = scale > _DARK * scale.max()
     level = float(target[pixels].mean(dtype=np.float64))
-    weights = np.linalg.lstsq((chosen - mean) / scale, target[pixels] - level, rcond=1e-10)[0] / scale
-    return LinearModel(weights, level - float(mean @ weights))
+    weights = np.empty(len(scale))
+    weights[lit] = _least_squares(chosen[:, lit], target[pixels] - level)
+    if not lit.all():
+        weights[~lit] = _least_squares(chosen.sum(axis=1, keepdims=True), target[pixels] - level)
+    return LinearModel(weights, level - float(chosen.mean(axis=0) @ weights))
+
+
+def _least_squares(inputs: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Weights of ``(n, nchan)`` inputs for a target of zero mean; exactly repeated channels share theirs."""
+    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    weights: np.ndarray = np.linalg.lstsq((inputs - mean) / scale, target, rcond=1e-10)[0] / scale
+    return weights
 
 
 def fit_integrated(column: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> LinearModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -70,9 +72,7 @@ class ConvolutionBlock(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels[0], *[channels[1]] * count]
-        self.convolutions = nn.ModuleList(
-            Convolution(domain, a, b, kernel) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convolutions = nn.ModuleList(Convolution(domain, a, b, kernel) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(ChannelNorm(channels[1], norm) for _ in range(count))
         self.dropout = ChannelDropout(dropout)
 

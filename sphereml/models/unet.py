@@ -1,11 +1,13 @@
 """The U-Net, written once for every domain (Ronneberger et al. 2015; the form of arXiv:1904.13265, section 3).
 
-``depth`` pooling steps; the width doubles at each up to ``max_width``; every level has ``convs_per_level`` convolutions
-on the way down and up; features of the same resolution are concatenated.  The defaults of ``configs/model/*_paper.yaml``
-are the paper's: 4 steps, 64 -> 128 -> 256 -> 512 -> 512 channels, two 3x3 convolutions each.
+``depth`` pooling steps; the width doubles at each up to ``max_width``; every level has ``convs_per_level``
+convolutions on the way down and up; features of the same resolution are concatenated.  ``configs/model/*_paper.yaml``
+has the paper's: 4 steps, 64 -> 128 -> 256 -> 512 -> 512 channels, two 3x3 convolutions each.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -33,9 +35,7 @@ class UNet(nn.Module):
             )
 
         self.down = nn.ModuleList(block(pair) for pair in zip([channels_in, *widths[:-1]], widths, strict=True))
-        self.upsampling = nn.ModuleList(
-            Upsampling(domain, fine_to, fine) for fine, fine_to in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.upsampling = nn.ModuleList(Upsampling(domain, coarse, fine) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(block((2 * width, width)) for width in widths[:-1])
         self.output = Convolution(domain, widths[0], channels_out, 1, zero=zero_output)
 
@@ -44,8 +44,8 @@ class UNet(nn.Module):
         for step, block in enumerate(self.down):
             if step:
                 skipped.append(x)
-                x = levels[-1].pool(x)
                 levels.append(levels[-1].coarser())
+                x = levels[-2].pool(x)
             x = block(x, levels[-1])
         for step in reversed(range(len(self.up))):
             x = torch.cat([skipped[step], self.upsampling[step](x, levels[step])], dim=-1)

@@ -2,9 +2,9 @@
 
 Conventions: the eight neighbours of a pixel come in the order SW, W, NW, N, NE, E, SE, S (healpy's); -1 marks the one
 that the corners of base pixels lack.  Weights are ``w_ij = exp(-log 2 d_ij^2 / width^2)`` with d the chord length, the
-kernel of deepsphere; the Laplacian is the combinatorial ``L = D - W``, rescaled to ``2 L / lambda_max - 1``.  A region's
-operator is the block of the full sphere's: degrees count the neighbours outside, whose values are taken as zero, so a
-tile with a halo reproduces the full sphere exactly.
+kernel of deepsphere; the Laplacian is the combinatorial ``L = D - W``, rescaled to ``2 L / lambda_max - 1``.  The
+operator of a region is the block of the full sphere's: degrees count the neighbours outside, whose values are taken as
+zero, so a tile with a halo reproduces the full sphere exactly.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Dust from HI: what the network sees, what it predicts, and in which units.
 
 Conventions: full-sky arrays are NEST, pixel-major.  The target is standardized over the training pixels,
-``t = (T - mean) / std``; a network's outputs n_c become a prediction pixel by pixel, ``t' = base + sum_c gain_c f(n_c)``:
+``t = (T - mean) / std``; the network's outputs n_c become a prediction pixel by pixel,
+``t' = base + sum_c gain_c f(n_c)``:
 
 * ``plain`` (arXiv:1904.13265): the standardized channels are the features, base = 0, one gain of 1, f(n) = n.
 * ``physical``: the features are the standardized log of the gas column N (``features: column``) and with it the line
@@ -9,9 +10,10 @@ Conventions: full-sky arrays are NEST, pixel-major.  The target is standardized 
   guess T_0, so that a network which has learnt nothing gives back T_0: the least-squares column (``guess: column``) or
   the least-squares weights of the channels (``linear``).  With ``gains: one``, ``T' = T_0 + (T_0 - c) f(n)`` with c the
   guess's constant; with ``gains: channels``, ``T' = T_0 + sum_v w_v I_v f(n_v)``.  f(n) = n, or with a ``gain_limit`` L
-  ``f(n) = exp(L tanh(n / L)) - 1``: gains stay positive and within exp(+-L), also where the sky is unlike the training's.
+  ``f(n) = exp(L tanh(n / L)) - 1``: gains stay positive and within exp(+-L), also where the sky is unlike the
+  training's.
 
-Features are clipped to their central 99.6 % over the training pixels, for the same reason.
+The features of the physical form are clipped to their central 99.6 % over the training pixels, for the same reason.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from sphereml.domains import Domain, FlatPatch, HealpixSky
+from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
 from sphereml.sky.grid import HealpixGrid
@@ -26,10 +27,12 @@ from sphereml.sky.regions import Region
 from sphereml.sky.rotations import frame_towards, uniform_centres
 from sphereml.tasks.dust import TaskFields
 
+_MOST_DRAWS = 200
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Tensors of a batch on a domain: features ``(B, *shape, F)``, gain ``(B, *shape, G)``, the rest ``(B, *shape)``."""
+    """Tensors on a domain: features ``(B, *shape, F)``, gain ``(B, *shape, G)``, the others ``(B, *shape)``."""
 
     domain: Domain
     features: torch.Tensor
@@ -86,15 +89,18 @@ class TileFootprint:
         return HealpixSky.of(region), apply(bilinear(region.grid, vectors), maps)
 
     def _turned(self, rng: np.random.Generator, home: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """The tile laid over a random place with enough sky (the emptiest of many draws is still taken)."""
+        """Directions of the tile's pixels, laid over a random place with enough sky."""
         observed_grid = HealpixGrid.of_size(self.zone.observed.size)
-        for _ in range(100):
+        for _ in range(_MOST_DRAWS):
             there = frame_towards(uniform_centres(rng, 1, self.zone.centres)[0], rng.uniform(0, 360))
             vectors = home @ (there @ frame.T).T
             seen = self.zone.observed[healpy.vec2pix(observed_grid.nside, *vectors.T, nest=True)]
             if 1 - seen.mean() <= self.zone.max_masked:
-                break
-        return vectors
+                return vectors
+        raise UserError(
+            f"{_MOST_DRAWS} random tiles were all masked by more than {self.zone.max_masked:.0%}",
+            "raise patches.max_masked, use smaller tiles (higher tile_nside) or a mask that keeps more",
+        )
 
     def _tiles_in_place(self, rng: np.random.Generator, size: int) -> Region:
         tiles = self.zone.observed.reshape(HealpixGrid(self.tile_nside).npix, -1).mean(axis=1)

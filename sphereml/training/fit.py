@@ -1,4 +1,4 @@
-"""Train one run: closed-form baselines at once, networks with Lightning; what was interrupted goes on with ``resume``."""
+"""Train one run: closed-form baselines at once, networks with Lightning; interrupted ones go on with ``resume``."""
 
 from __future__ import annotations
 
@@ -55,10 +55,8 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
         options.say(f"{run.name}: already trained in {run.folder}")
         return run
     started = time.monotonic()
-    if config.model.arch == "unet":
-        facts = _fit_network(run, sky, split, options)
-    else:
-        facts = _fit_baseline(run, sky, split)
+    fit = _fit_network if config.model.arch == "unet" else _fit_baseline
+    facts = fit(run, sky, split, options)
     spent = run.manifest().get("seconds_train", 0.0) + time.monotonic() - started
     run.update(**facts, seconds_train=round(spent, 2), complete=True)
     return run
@@ -82,7 +80,7 @@ def _claim(run: Run, sky: Sky, options: FitOptions) -> bool:
     return False
 
 
-def _fit_baseline(run: Run, sky: Sky, split: Split) -> dict[str, object]:
+def _fit_baseline(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[str, object]:
     pixels = split.train | split.validation
     if run.config.model.arch == "integrated":
         model = fit_integrated(column(sky), sky.target, pixels)
