@@ -249,7 +249,14 @@ def tile_with_halo(network: UNet, x: torch.Tensor, tile: Region, width: float) -
 
 TILED = ModelConfig(width=4, depth=2, kernel=3, convs_per_level=1)
 # Pixels of Nside 8: corners where three base pixels meet (7 neighbours), where four meet, a pole, and one inside.
-TILES = {"three": 21, "three_equator": 64 * 4 + 63, "three_south": 64 * 8 + 42, "four": 64 * 5 + 21, "pole": 63, "inner": 92}
+TILES = {
+    "three": 21,
+    "three_equator": 64 * 4 + 63,
+    "three_south": 64 * 8 + 42,
+    "four": 64 * 5 + 21,
+    "pole": 63,
+    "inner": 92,
+}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from sphereml.training.regression import standardized_prediction
 
 NSIDE = 32
 # What a patch or tile of 25 degrees and pixels of 1.8 degrees resolves.
-LOSS = CorrelationLoss.of(LossConfig(), {"r50": [14.4, 40.0], "r150": [40.0, 60.0]})
+BANDS = {"r50": [14.4, 40.0], "r150": [40.0, 60.0]}
+LOSS = CorrelationLoss.of(LossConfig(), BANDS)
 DOMAINS = {"flat": ["patches.size=16", "patches.pixel_arcmin=93.6"], "sphere": []}
 every_domain = pytest.mark.parametrize("domain", DOMAINS)
 
@@ -47,7 +48,7 @@ def descend(network: nn.Module, batch: Batch, steps: int, rate: float) -> list[f
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append(float(loss))
+        history.append(loss.item())
     return history
 
 
@@ -58,7 +59,7 @@ def test_unet_learns_one_batch_by_heart(domain, form, sky32, split32):
     batch = batches_of(config, sky32, split32).batch(0)
     network = build_network(config, fit_scaling(sky32, split32, config.model), NSIDE)
     history = descend(network, batch, steps=55, rate=1e-2)
-    assert np.mean(history[-5:]) < history[0] / 4, history
+    assert np.mean(history[-5:]) < history[0] / 20, history
     assert all(np.isfinite(history))
 
 
@@ -73,7 +74,11 @@ def test_same_seed_learns_the_same(domain, sky32, split32):
 
 @every_domain
 def test_linear_relation_is_recovered_from_batches(domain, sky32, split32):
-    """Target = sum of w_c channel_c; one pixelwise layer, fresh batches, the product's own loss."""
+    """Target = sum of w_c channel_c; one pixelwise layer, fresh batches.
+
+    The weight of r is lowered: it says nothing of the amplitude, which Adam then finds in hundreds of steps.
+    """
+    loss_of = CorrelationLoss.of(LossConfig(lambda_r=1), BANDS)
     weights = np.float32([0.8, -0.3, 0.5, 0.1])
     sky = replace(sky32, target=sky32.inputs @ weights + 2)
     config = tiny(domain, "plain")
@@ -84,7 +89,7 @@ def test_linear_relation_is_recovered_from_batches(domain, sky32, split32):
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
     for batch in batches_of(config, sky, split32):
         prediction = combine(batch.base, batch.gain, layer(batch.features, batch.domain), 0.0)
-        loss, _ = LOSS(prediction, batch.target, batch.weight, batch.domain)
+        loss, _ = loss_of(prediction, batch.target, batch.weight, batch.domain)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -99,12 +104,12 @@ def test_masked_pixels_teach_nothing(domain, sky32, split32):
     config = tiny(domain, "plain")
     scaling = fit_scaling(sky32, split32, config.model)
     batch = batches_of(config, sky32, split32).batch(0)
-    spoiled = torch.where(batch.weight > 0, batch.target, 50 * torch.ones_like(batch.target))
-    assert (spoiled != batch.target).any()
+    weight = batch.weight * (torch.rand(batch.weight.shape, generator=torch.Generator().manual_seed(0)) > 0.3)
+    spoiled = torch.where(weight > 0, batch.target, 50.0)
     gradients = []
     for target in (batch.target, spoiled):
         network = build_network(config, scaling, NSIDE)
         prediction = standardized_prediction(network, batch, 0.0)
-        LOSS(prediction, target, batch.weight, batch.domain)[0].backward()
+        LOSS(prediction, target, weight, batch.domain)[0].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-4 * float(gradients[0].abs().max()))

@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> None:
     study.write_templates(folder / "templates")
     say("4/5 comparison on the south, and marginalization on CMB + dust")
     comparison = study.compare(folder)
-    templates = {name: study.predict(run).values for name, run in ((run.name, run) for run in runs)}
-    contaminated = contaminate(sky, split.test, configs[0].evaluation.seed)
-    comparison.marginalization = clean_with_templates(contaminated, templates, comparison.bands)
+    templates = {run.name: study.predict(run).values for run in runs}
+    skies = contaminate(sky, split.test, configs[0].evaluation.seed)
+    comparison.marginalization = clean_with_templates(skies, templates, comparison.bands)
     comparison.save(folder)
     say("5/5 report")
     report = study.report(folder)

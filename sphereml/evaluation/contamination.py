@@ -1,4 +1,4 @@
-"""What templates are worth: a sky of CMB plus the true dust, cleaned with each model's template.
+"""What templates are worth: skies of CMB plus the true dust, cleaned with each model's template.
 
 The dust is scaled from 353 GHz (uK_RJ) to about its strength at 150 GHz in CMB units, by a modified black body with
 beta = 1.54 and T = 19.6 K (Planck 2018 XI) and the conversion x^2 e^x / (e^x - 1)^2 from CMB to RJ.  The fit, the power
@@ -7,7 +7,7 @@ left and the CMB's own loss are measured on the held-out region alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,27 +47,54 @@ class ContaminatedSky:
         return self.cmb + self.dust
 
 
-def contaminate(sky: Sky, test: np.ndarray, seed: int) -> ContaminatedSky:
-    """A CMB realization over the true dust of a sky, on the apodized test region."""
+def contaminate(sky: Sky, test: np.ndarray, seed: int, realizations: int = 8) -> list[ContaminatedSky]:
+    """CMB realizations over the true dust of a sky, on the apodized test region."""
     lmax = sky.grid.safe_lmax
-    cmb = simulate_cmb(sky.grid.nside, lmax, np.random.default_rng([seed, 150]), cmb_spectrum(lmax))
-    return ContaminatedSky(cmb, dust_scaling() * sky.target.astype(np.float64), apodize(test, sky.grid, APODIZATION))
+    spectrum = cmb_spectrum(lmax)
+    dust, mask = dust_scaling() * sky.target.astype(np.float64), apodize(test, sky.grid, APODIZATION)
+    return [
+        ContaminatedSky(simulate_cmb(sky.grid.nside, lmax, np.random.default_rng([seed, index]), spectrum), dust, mask)
+        for index in range(realizations)
+    ]
 
 
 def clean_with_templates(
-    contaminated: ContaminatedSky, templates: Mapping[str, np.ndarray], bands: Mapping[str, list[float]]
+    skies: Sequence[ContaminatedSky], templates: Mapping[str, np.ndarray], bands: Mapping[str, list[float]]
 ) -> dict[str, Any]:
-    """Amplitude, share of dust power left and CMB power kept with each template alone, by band; JSON-ready."""
+    """What cleaning with each template alone leaves, averaged over the CMB realizations; JSON-ready.
+
+    For each model: the amplitude and its error, and by band the share of dust power left and the CMB power kept, each
+    with the standard error of its mean (``*_sem``).  One realization's chance alignment with a template would otherwise
+    decide the table.
+    """
     spans = {name: (float(lo), float(hi)) for name, (lo, hi) in bands.items()}
-    models = {}
-    for name, template in templates.items():
-        result = marginalize(contaminated.total, template, contaminated.mask, bands=spans)
-        cleaned_cmb = clean_component(result, contaminated.cmb, template, contaminated.mask)
-        left = contaminated.dust - result.amplitudes[0] * template
-        models[name] = {
-            "amplitude": float(result.amplitudes[0]),
-            "error": float(result.errors[0]),
-            "power_left": power_left(contaminated.dust, left, contaminated.mask, spans),
-            "cmb_power": signal_loss(contaminated.cmb, cleaned_cmb, contaminated.mask, spans),
+    models = {name: _average([_clean(sky, template, spans) for sky in skies]) for name, template in templates.items()}
+    return {
+        "bands": {name: list(span) for name, span in spans.items()},
+        "frequency_ghz": 150.0,
+        "realizations": len(skies),
+        "true_amplitude": dust_scaling(),
+        "models": models,
+    }
+
+
+def _clean(sky: ContaminatedSky, template: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    result = marginalize(sky.total, template, sky.mask, bands=bands)
+    cleaned_cmb = clean_component(result, sky.cmb, template, sky.mask)
+    return {
+        "amplitude": float(result.amplitudes[0]),
+        "error": float(result.errors[0]),
+        "power_left": power_left(sky.dust, sky.dust - result.amplitudes[0] * template, sky.mask, bands),
+        "cmb_power": signal_loss(sky.cmb, cleaned_cmb, sky.mask, bands),
+    }
+
+
+def _average(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    average: dict[str, Any] = {key: float(np.mean([one[key] for one in results])) for key in ("amplitude", "error")}
+    for key in ("power_left", "cmb_power"):
+        table = {band: [one[key][band] for one in results] for band in results[0][key]}
+        average[key] = {band: float(np.mean(values)) for band, values in table.items()}
+        average[f"{key}_sem"] = {
+            band: float(np.std(values, ddof=1) / len(values) ** 0.5) for band, values in table.items()
         }
-    return {"bands": {name: list(span) for name, span in spans.items()}, "frequency_ghz": 150.0, "models": models}
+    return average

@@ -51,7 +51,8 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         bands=comparison["ell_bands"],
         models=models,
         best=_best(models),
-        sphere_bands=_keys(models, "sphere"),
+        sphere_bands=_sphere_bands(models),
+        sphere_tables=_sphere_tables(comparison),
         timed=any("seconds_train" in m or "seconds_predict" in m for m in models.values()),
         paired=comparison.get("paired") or {},
         marginalization=_marginalization(comparison),
@@ -125,11 +126,38 @@ def _experiment(experiment: Any) -> dict[str, str]:
     return {str(k): str(v) for k, v in experiment.items() if isinstance(v, str | int | float | bool)}
 
 
-def _keys(models: Mapping[str, Any], entry: str) -> list[str]:
-    found: dict[str, None] = {}
-    for model in models.values():
-        found.update(dict.fromkeys(model.get(entry) or {}))
-    return list(found)
+_SPHERE_TITLES = {
+    "sphere": ("test", "Correlation on the sphere"),
+    "sphere_without_cuts": ("without_cuts", "Correlation on the sphere, without the cut discs"),
+}
+
+
+def _sphere_bands(models: Mapping[str, Any]) -> list[str]:
+    """Bands of the sphere that some model resolves, lowest first."""
+    found = {
+        band for model in models.values() for band, value in (model.get("sphere") or {}).items() if value is not None
+    }
+    return [band for band in ("r_low", "r50", "r150") if band in found]
+
+
+def _sphere_tables(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """One table a region: each model's r and its paired difference to the linear model, by band."""
+    models, tables = comparison["models"], {}
+    bands = _sphere_bands(models)
+    for key, (region, title) in _SPHERE_TITLES.items():
+        rows = {}
+        for name, model in models.items():
+            if not model.get(key):
+                continue
+            errors = model.get(f"{key}_sem") or {}
+            pairs = (comparison.get("paired_sphere") or {}).get(name, {}).get("linear", {}).get(region, {})
+            rows[name] = {
+                "r": [{"mean": model[key].get(band), "sem": errors.get(band)} for band in bands],
+                "minus_linear": [pairs.get(band) for band in bands],
+            }
+        if rows:
+            tables[title] = rows
+    return tables
 
 
 def _best(models: Mapping[str, Any]) -> dict[str, str | None]:
@@ -157,7 +185,7 @@ def _marginalization(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
         }
         for model, entry in content["models"].items()
     }
-    return {"bands": names, "rows": rows}
+    return {"bands": names, "rows": rows, "realizations": content.get("realizations")}
 
 
 def _band_name(band: Any) -> str:

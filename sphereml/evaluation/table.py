@@ -5,67 +5,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 
 def comparison_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
     """Print scores, paired significance and, when there, what marginalization leaves."""
-    console = console or Console(width=None if Console().is_terminal else 130)
+    console = console or Console(width=None if Console().is_terminal else 140)
     console.print(_scores(comparison))
     if "marginalization" in comparison:
         console.print(_marginalization(comparison["marginalization"]))
     for note in comparison["notes"]:
-        console.print(f"[dim]{note}[/dim]", highlight=False)
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
 
 
-def _scores(comparison: Mapping[str, Any]) -> Table:
-    bands = {name: f"{name} ({lo:g}-{hi:g})" for name, (lo, hi) in comparison["ell_bands"].items()}
-    table = Table(title=f"held-out sky, split {comparison['split']}", title_justify="left")
-    table.add_column("model")
-    flat = [band for band in ("r50", "r150") if band in bands]
-    for band in flat:
-        table.add_column(f"patches\n{bands[band]}", justify="right")
-    table.add_column("wins vs\nintegrated", justify="right")
-    table.add_column("sigmas vs\nlinear, " + flat[-1], justify="right")
-    for band in ("r_low", "r50", "r150"):
-        if band in bands:
-            table.add_column(f"sphere\n{bands[band]}", justify="right")
-    cut = any("sphere_without_cuts" in model for model in comparison["models"].values())
-    if cut:
-        table.add_column("sphere r50\nwithout cuts", justify="right")
-    table.add_column("train s", justify="right")
-    for name, model in comparison["models"].items():
-        table.add_row(*_row(name, model, comparison, flat, list(bands), cut))
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
+def _scores(comparison: Mapping[str, Any]) -> Table:
+    span = {name: f"{name}\n{lo:g}-{hi:g}" for name, (lo, hi) in comparison["ell_bands"].items()}
+    flat = [band for band in ("r50", "r150") if band in span]
+    sphere = [band for band in ("r_low", "r50", "r150") if band in span]
+    cut = any("sphere_without_cuts" in model for model in comparison["models"].values())
+    table = _table(
+        f"held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)",
+        "model",
+        *(f"flat {span[band]}" for band in flat),
+        f"wins of {_patches(comparison)}\n" + " ".join(flat),
+        f"vs linear\n{flat[-1]}",
+        *(f"sphere {span[band]}" for band in sphere),
+        *(["without cuts\nsphere r50"] if cut else []),
+        "train\ns",
+    )
+    for name, model in comparison["models"].items():
+        table.add_row(*_row(name, model, comparison, flat, sphere, cut))
+    return table
+
+
+def _patches(comparison: Mapping[str, Any]) -> int:
+    return int(next(iter(comparison["models"].values()))["wins_vs_integrated"]["of"])
+
+
 def _row(
-    name: str, model: Mapping[str, Any], comparison: Mapping[str, Any], flat: list[str], bands: list[str], cut: bool
+    name: str, model: Mapping[str, Any], comparison: Mapping[str, Any], flat: list[str], sphere: list[str], cut: bool
 ) -> list[str]:
-    wins = model["wins_vs_integrated"]
     linear = comparison["paired"][name].get("linear", {}).get(flat[-1])
-    cells = [name, *(f"{model[band]['mean']:.3f} ± {model[band]['sem']:.3f}" for band in flat)]
-    cells.append(" ".join(str(wins[band]) for band in flat) + f" of {wins['of']}")
-    cells.append("" if linear is None else f"{linear['sigmas']:+.1f}")
-    for key in ("sphere", "sphere_without_cuts") if cut else ("sphere",):
-        shown = [b for b in ("r_low", "r50", "r150") if b in bands] if key == "sphere" else ["r50"]
-        cells += [f"{model[key][band]:.3f} ± {model[key + '_sem'][band]:.3f}" for band in shown]
-    cells.append(f"{model['seconds_train']:.0f}")
-    return cells
+    sigmas = None if linear is None else linear["sigmas"]
+    return [
+        name,
+        *(_measured(model[band]["mean"], model[band]["sem"]) for band in flat),
+        " ".join(str(model["wins_vs_integrated"][band]) for band in flat),
+        "" if sigmas is None else f"{sigmas:+.1f} σ",
+        *(_measured(model["sphere"][band], model["sphere_sem"][band]) for band in sphere),
+        *([_measured(model["sphere_without_cuts"]["r50"], model["sphere_without_cuts_sem"]["r50"])] if cut else []),
+        f"{model['seconds_train']:.0f}",
+    ]
+
+
+def _measured(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
 
 
 def _marginalization(result: Mapping[str, Any]) -> Table:
     bands = result["bands"]
-    table = Table(
-        title="marginalizing each template from CMB + dust at 150 GHz: dust power left (CMB power kept)",
-        title_justify="left",
+    table = _table(
+        f"dust power left after marginalizing each template from CMB + dust at {result['frequency_ghz']:g} GHz, "
+        f"and CMB power kept ({result['realizations']} CMB skies)",
+        "template",
+        f"amplitude\n(dust: {result['true_amplitude']:.3f})",
+        *(f"dust left {name}\n{lo:g}-{hi:g}" for name, (lo, hi) in bands.items()),
+        *(f"CMB kept\n{name}" for name in bands),
     )
-    table.add_column("template")
-    table.add_column("amplitude", justify="right")
-    for name, (lo, hi) in bands.items():
-        table.add_column(f"{name} ({lo:g}-{hi:g})", justify="right")
     for name, model in result["models"].items():
-        left = [f"{100 * model['power_left'][band]:.1f} %  ({model['cmb_power'][band]:.3f})" for band in bands]
-        table.add_row(name, f"{model['amplitude']:.3f} ± {model['error']:.3f}", *left)
+        left = [f"{100 * model['power_left'][band]:.1f}±{100 * model['power_left_sem'][band]:.1f} %" for band in bands]
+        kept = [f"{model['cmb_power'][band]:.3f}" for band in bands]
+        table.add_row(name, f"{model['amplitude']:.3f}±{model['error']:.3f}", *left, *kept)
     return table

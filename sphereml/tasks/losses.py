@@ -13,6 +13,7 @@ import torch
 
 from sphereml.config.schema import BandsConfig, LossConfig
 from sphereml.domains import Domain, FlatPatch
+from sphereml.errors import UserError
 
 
 def resolved_bands(bands: BandsConfig, nside: int) -> dict[str, list[float]]:
@@ -34,6 +35,10 @@ class CorrelationLoss:
     @classmethod
     def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
         chosen = [bands[name] for name in ("r50", "r150") if name in bands]
+        if config.lambda_r > 0 and not chosen:
+            raise UserError(
+                "the map resolves neither r50 nor r150", "use a higher Nside, lower bands, or loss.lambda_r=0"
+            )
         return cls(chosen, config.lambda_r, config.l1, config.correlation)
 
     def __call__(

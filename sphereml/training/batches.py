@@ -83,8 +83,8 @@ class TileFootprint:
             return _in_place(self._tiles_in_place(rng, size), maps)
         tile = int(rng.integers(HealpixGrid(self.tile_nside).npix))
         region = Region(self.nside, (tile,), self.tile_nside)
-        home = region.grid.vectors()[region.pixels]
-        frame = frame_towards(HealpixGrid(self.tile_nside).vectors()[tile])
+        home = np.stack(healpy.pix2vec(region.nside, region.pixels, nest=True), axis=-1)
+        frame = frame_towards(np.array(healpy.pix2vec(self.tile_nside, tile, nest=True)))
         vectors = np.stack([self._turned(rng, home, frame) for _ in range(size)])
         return HealpixSky.of(region), apply(bilinear(region.grid, vectors), maps)
 
@@ -105,6 +105,11 @@ class TileFootprint:
     def _tiles_in_place(self, rng: np.random.Generator, size: int) -> Region:
         tiles = self.zone.observed.reshape(HealpixGrid(self.tile_nside).npix, -1).mean(axis=1)
         usable = np.flatnonzero(1 - tiles <= self.zone.max_masked)
+        if usable.size == 0:
+            raise UserError(
+                f"every tile of Nside {self.tile_nside} is masked by more than {self.zone.max_masked:.0%}",
+                "raise patches.max_masked or use smaller tiles (higher tile_nside)",
+            )
         chosen = np.sort(rng.choice(usable, size=min(size, usable.size), replace=False))
         return Region(self.nside, tuple(chosen.tolist()), self.tile_nside)
 
