@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import healpy
@@ -32,7 +33,11 @@ from fixtures_cli import (
     write_map,
 )
 
+from sphereml.config.compose import compose
 from sphereml.config.overrides import config_names
+from sphereml.config.schema import Disc, ExperimentConfig
+from sphereml.config.validation import check_resolution, validate
+from sphereml.errors import UserError
 
 MODELS = ", ".join(config_names()["model"])
 
@@ -69,55 +74,48 @@ UNKNOWN = [
     ("model=", "there is no model ''"),
 ]
 MALFORMED = ["training.epochs", "=3", "", "~data", "a b=3", "training.epochs==", "model.width=[", "{}", "--wat"]
+# Refused by the types of the schema, by its values, by what the sky resolves, and by the regions.
 IMPOSSIBLE = [
-    "training.epochs=0",
-    "training.epochs=two",
-    "training.epochs=1.5",
-    "training.epochs=null",
-    "training.learning_rate=-1",
-    "training.learning_rate=nan",
-    "training.learning_rate=inf",
-    "training.seed=-1",
-    "training.seed=99999999999",
-    "training.tile_nside=3",
-    "training.tile_nside=64",
-    "training.threads=-1",
-    "model.dropout=1.5",
-    "model.depth=-1",
-    "model.depth=9",
-    "model.width=0",
-    "model.arch=transformer",
-    "model.domain=none",
-    "model.name=a/b",
-    "name=../elsewhere",
-    "output=",
-    "loss.lambda_r=-1",
-    "loss.correlation=none",
-    "bands.r50=[100,14]",
-    "bands.r50=[14]",
-    "bands.r50=[15.2,15.8]",
-    "bands.r50=[500,600]",
-    "bands.r50=[2,10]",
-    "data.galaxy.nside=100",
-    "data.galaxy.nside=0",
-    "data.galaxy.channels=1",
-    "data.galaxy.seed=-1",
-    "data.galaxy.noise_mk=-1",
-    "data.kind=planck",
-    "patches.size=1",
-    "patches.max_masked=1",
-    "patches.pixel_arcmin=5000",
-    "split.train=up",
-    "split.buffer=-1",
-    "split.sky_fraction=2",
-    "split.smoothing=-1",
-    "split.centre_margin=95",
-    "split.validation_lon=[30,30]",
-    "split.cuts=[{name: x, lat: 100, radius: 3}]",
-    "evaluation.patches=0",
-    "evaluation.block_nside=64",
-    "evaluation.cuts=[{name: x, radius: 0}]",
+    *("training.epochs=two", "training.epochs=1.5", "training.epochs=null", "data.galaxy.nside=100"),
+    *("training.epochs=0", "model.dropout=1.5", "bands.r50=[100,14]", "training.learning_rate=-1"),
+    *("model.depth=9", "training.tile_nside=64", "bands.r50=[500,600]", "evaluation.block_nside=64"),
+    *("split.buffer=95", "split.sky_fraction=2", "split.centre_margin=89.9"),
 ]
+VALUES: dict[str, list[object]] = {
+    "task": ["lensing2"],
+    "name": ["../elsewhere", "a/b", ""],
+    "output": ["", " "],
+    "training.epochs": [-1],
+    "training.learning_rate": [0.0, float("nan"), float("inf")],
+    "training.seed": [-1, 2**31],
+    "training.tile_nside": [0, 3],
+    "training.threads": [-1],
+    "training.footprint": ["disc"],
+    "model.dropout": [-0.1, 1.0],
+    "model.depth": [-1],
+    "model.width": [0],
+    "model.arch": ["transformer", "linear"],
+    "model.domain": ["none"],
+    "model.name": ["a/b"],
+    "loss.lambda_r": [-1.0],
+    "loss.correlation": ["none"],
+    "bands.r50": [[14.0], [15.2, 15.8], [-1.0, 3.0], [float("nan"), 3.0]],
+    "data.galaxy.nside": [0, -2],
+    "data.galaxy.channels": [1],
+    "data.galaxy.seed": [-1],
+    "data.galaxy.noise_mk": [-1.0],
+    "data.kind": ["planck"],
+    "data.stores": [""],
+    "patches.size": [1, 0],
+    "patches.max_masked": [1.0],
+    "patches.pixel_arcmin": [5000.0, 0.0],
+    "split.train": ["up"],
+    "split.buffer": [-1.0],
+    "split.cuts": [[Disc("x", 0, 100, 3)]],
+    "evaluation.patches": [0],
+    "evaluation.block_nside": [3],
+    "evaluation.cuts": [[Disc("x", 0, 0, 0)]],
+}
 
 
 def refused_train(tmp_path: Path, *words: str) -> str:
@@ -149,12 +147,48 @@ def stores(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("word", IMPOSSIBLE)
 def test_impossible_values(tmp_path, stores, word):
-    key = word.split("=")[0]
     refusal = refused_train(tmp_path, "data.galaxy.nside=16", f"data.stores={stores}", word)
-    what = refusal.split(": ")[1]
-    # The line names the key, or the thing that it describes.
-    leaf = key.split(".")[-1]
-    assert key in refusal or leaf in refusal or leaf.removesuffix("s") in what, refusal
+    assert word.split("=")[0].split(".")[-1] in refusal
+
+
+@pytest.fixture(scope="module")
+def config() -> ExperimentConfig:
+    return compose(["experiment=dust_demo"])
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_impossible_values_have_a_mend(config, key):
+    for value in VALUES[key]:
+        changed = deepcopy(config)
+        *parents, leaf = key.split(".")
+        part = changed
+        for name in parents:
+            part = getattr(part, name)
+        assert hasattr(part, leaf)
+        setattr(part, leaf, value)
+        with pytest.raises(UserError) as refusal:
+            validate(changed)
+        named = str(refusal.value)
+        assert key in named or leaf.removesuffix("s") in named or key.split(".")[0] in named
+
+
+def test_impossible_resolutions_have_a_mend(config):
+    for nside, key in ((4, "model.depth"), (1, "model.depth")):
+        with pytest.raises(UserError, match=key):
+            check_resolution(config, nside)
+    config = deepcopy(config)
+    config.model.depth = 0
+    with pytest.raises(UserError, match=r"bands\.r50"):
+        check_resolution(config, 4)
+    config.bands.r50, config.patches.pixel_arcmin = [15.0, 30.0], 10.0
+    with pytest.raises(UserError, match=r"no Fourier mode .* bands\.r50"):
+        check_resolution(config, 64)
+
+
+def test_a_small_sky_alone_needs_no_network(tmp_path):
+    """What a model could not do with it is no matter to ``simulate`` and ``data prepare``."""
+    words = [*GALAXY, "data.galaxy.nside=4", f"data.stores={tmp_path}"]
+    assert "Nside 4" in done("simulate", "dust", *words).out and "Nside 4" in done("data", "prepare", *words).out
 
 
 def test_flat_patches_must_suit_the_network(tmp_path):
@@ -180,10 +214,10 @@ def test_bad_benchmarks(words):
 
 
 def real_words(folder: Path, place: Place, *words: str) -> list[str]:
-    """``train`` on FITS maps: both baselines unless the words say otherwise."""
-    models = "models=[integrated,linear]"
+    """``train`` on FITS maps: the integrated model unless the words say otherwise."""
+    model = [] if any(word.startswith("model=") for word in words) else ["model=integrated"]
     return [
-        *("train", "experiment=dust_real_sample", models, f"data.folder={folder}"),
+        *("train", "experiment=dust_real_sample", *model, f"data.folder={folder}"),
         *(*PATCHES, *TRAINING, *NETWORK, *place.words, *words),
     ]
 
@@ -259,7 +293,7 @@ def test_bad_maps(tmp_path, good_sky, fault):
     ],
 )
 def test_bad_descriptions_of_maps(tmp_path, good_sky, word, says):
-    words = real_words(good_sky, Place(tmp_path, "dust_real_sample"), "models=[integrated,unet_sphere]", word)
+    words = real_words(good_sky, Place(tmp_path, "dust_real_sample"), "model=unet_sphere", word)
     assert re.search(says, sphereml(*words).refusal)
     assert not (tmp_path / "runs").exists()
 

@@ -20,6 +20,7 @@ def run(options: argparse.Namespace) -> None:
     from sphereml.evaluation.contamination import clean_with_templates, contaminate
     from sphereml.evaluation.study import Study
     from sphereml.evaluation.table import comparison_table
+    from sphereml.templates.products import write_mask, write_template
     from sphereml.training.fit import FitOptions, fit_run
 
     say("2/5 training on the north")
@@ -33,8 +34,11 @@ def run(options: argparse.Namespace) -> None:
     templates = {run.name: study.predict(run).values for run in runs}
     skies = contaminate(sky, split.test, configs[0].evaluation.seed)
     comparison.marginalization = clean_with_templates(skies, templates, comparison.bands)
+    write_template(folder / "sky_150ghz.fits", {"I": skies[0].total}, "uK_CMB", overwrite=True)
+    write_mask(folder / "mask_test.fits", split.test, overwrite=True)
     comparison.save(folder)
     say("5/5 report")
     report = study.report(folder)
     comparison_table(comparison.to_json())
-    say(f"report: {report}\ntemplates: {folder / 'templates'}")
+    say(f"report: {report}")
+    say(f"templates: {folder / 'templates'}; a sky to clean: {folder / 'sky_150ghz.fits'}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.validation import check_resolution
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
@@ -24,9 +25,12 @@ def say(line: str) -> None:
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
     """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses."""
     config = compose(overrides)
-    if not config.models or any(word.startswith("model=") for word in overrides):
-        return [config]
-    return [compose([*overrides, f"model={name}"]) for name in config.models]
+    chosen = not config.models or any(word.startswith("model=") for word in overrides)
+    configs = [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
+    for one in configs:
+        if one.data.kind == "galaxy":  # before it is simulated
+            check_resolution(one, one.data.galaxy.nside)
+    return configs
 
 
 def load_data(config: ExperimentConfig) -> tuple[Sky, Split]:
@@ -44,6 +48,7 @@ def refuse_unfit(configs: list[ExperimentConfig], sky: Sky, split: Split) -> Non
 
     column(sky)
     for config in configs:
+        check_resolution(config, sky.grid.nside)
         if config.model.arch == "unet":
             footprint(config, sky.grid.nside, split.train)
 

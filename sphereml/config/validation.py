@@ -1,7 +1,6 @@
 """Values the schema's types allow but no experiment can have; each is refused in one line.
 
-What depends on the maps' Nside is checked here where the configuration states it (``data.kind=galaxy``), before
-anything is simulated or written, and by the code that reads the maps otherwise.
+What depends on the maps' Nside is checked by :func:`check_resolution`, once it is known.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ def validate(config: ExperimentConfig) -> None:
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
     _check_model(config.model)
-    for fault in (*_size_faults(config), *_resolution_faults(config), *_band_faults(config)):
+    for fault in _size_faults(config):
         raise fault
 
 
@@ -148,11 +147,14 @@ def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
         )
 
 
-def _resolution_faults(config: ExperimentConfig) -> Iterator[UserError]:
-    """What a simulated sky of this Nside cannot give."""
-    if config.data.kind != "galaxy":
-        return
-    nside, tiles = config.data.galaxy.nside, config.training.tile_nside
+def check_resolution(config: ExperimentConfig, nside: int) -> None:
+    """Raise UserError for what maps of this Nside cannot give an experiment."""
+    for fault in (*_resolution_faults(config, nside), *_band_faults(config, 2.0 * nside)):
+        raise fault
+
+
+def _resolution_faults(config: ExperimentConfig, nside: int) -> Iterator[UserError]:
+    tiles = config.training.tile_nside
     if config.model.domain == "sphere" and nside >> config.model.depth < tiles:
         yield UserError(
             f"model.depth={config.model.depth} pools Nside {nside} below training.tile_nside={tiles}",
@@ -162,9 +164,8 @@ def _resolution_faults(config: ExperimentConfig) -> Iterator[UserError]:
         yield UserError(f"evaluation.block_nside={config.evaluation.block_nside} is above Nside {nside}", "lower it")
 
 
-def _band_faults(config: ExperimentConfig) -> Iterator[UserError]:
+def _band_faults(config: ExperimentConfig, top: float) -> Iterator[UserError]:
     """Bands of the loss and the scores without a mode on the map or on the flat patches; only r150 may be missing."""
-    top = 2.0 * config.data.galaxy.nside if config.data.kind == "galaxy" else math.inf
     fundamental = 360 * 60 / (config.patches.size * config.patches.pixel_arcmin)
     for name, (lo, hi) in (("r50", config.bands.r50), ("r150", config.bands.r150)):
         if name == "r150" and lo >= top:
@@ -172,7 +173,7 @@ def _band_faults(config: ExperimentConfig) -> Iterator[UserError]:
         if math.ceil(lo) >= min(hi, top):
             yield UserError(
                 f"bands.{name}=[{lo:g}, {hi:g}] lies beyond what the map resolves (ell < {top:g})",
-                "lower the band or raise data.galaxy.nside",
+                "lower the band or use maps of a higher Nside",
             )
         elif not _has_flat_mode(fundamental, config.patches.size, lo, min(hi, top)):
             yield UserError(

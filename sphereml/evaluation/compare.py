@@ -190,8 +190,19 @@ class Comparison:
         """Write ``comparison.json``; raises UserError when the folder cannot be written."""
         from sphereml.templates.products import write_atomically
 
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False, default=float)
+        text = json.dumps(_strict(self.to_json()), indent=1, allow_nan=False)
         return write_atomically(folder / "comparison.json", text.encode())
+
+
+def _strict(value: Any) -> Any:
+    """The same with null where a number is not finite: strict JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value
 
 
 def begin_comparison(config: ExperimentConfig, sky: Sky, split: Split) -> Comparison:

@@ -60,11 +60,25 @@ def write_template(
     path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
+    if not unit.strip():
+        raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
     table = _table(maps, unit)
     for key, value in (header or {}).items():
         card, comment = CARDS.get(key, (_card_name(key), ""))
         table.header[card] = (value, comment)
     return write_atomically(path, _serialize(table))
+
+
+def write_mask(path: Path | str, mask: np.ndarray, *, overwrite: bool = False) -> Path:
+    """Write a mask ``(npix,)`` NEST, 1 = keep, as a FITS file that ``healpy.read_map`` and ``data.read_mask`` read.
+
+    Raises:
+        UserError: the file exists, or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", "choose another name or allow overwriting")
+    return write_atomically(path, _serialize(_table({"MASK": mask.astype(np.float32)}, "")))
 
 
 def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -101,11 +115,9 @@ def _table(maps: Mapping[str, np.ndarray], unit: str) -> fits.BinTableHDU:
     sizes = {name: np.shape(values) for name, values in maps.items()}
     if len(set(sizes.values())) != 1 or len(next(iter(sizes.values()))) != 1:
         raise UserError(f"the maps of one template file have shapes {sizes}", "give full-sky maps of one Nside")
-    if not unit.strip():
-        raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
     grid = HealpixGrid.of_size(next(iter(sizes.values()))[0])
-    stated = parse_unit(unit)
-    columns = [fits.Column(n, "E", unit=stated, array=_column_values(n, values)) for n, values in maps.items()]
+    stated = parse_unit(unit) if unit else ""
+    columns = [fits.Column(n, "E", unit=stated or None, array=_column_values(n, values)) for n, values in maps.items()]
     table = fits.BinTableHDU.from_columns(columns, name="TEMPLATE")
     table.header.update(_sky_cards(grid))
     stokes = {_stokes(name) for name in maps} - {None}

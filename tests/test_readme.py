@@ -1,0 +1,93 @@
+"""The README is run: every ``sphereml`` line of its shell blocks, its Python block, and its claims about make."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sphereml.cli.main import main
+from sphereml.templates.products import write_mask, write_template
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY", ROOT / "../shared/data/real_sky"))
+# What keeps the README's trainings short here; its commands themselves are run as they stand.
+SHORT = [
+    "training.epochs=1",
+    "training.steps_per_epoch=2",
+    "training.validation_batches=1",
+    "training.batch_size=2",
+    "model.width=4",
+    "evaluation.patches=12",
+]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def commands(verb_pattern: str) -> list[list[str]]:
+    joined = (block.replace("\\\n", " ") for block in blocks("sh"))
+    lines = [line.split("#")[0].strip() for block in joined for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if re.match(rf"sphereml {verb_pattern}\b", line)]
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("words", commands("(info|config|data|simulate|bench)"), ids=" ".join)
+def test_small_commands(words):
+    assert main(words) == 0
+
+
+def test_real_sky_commands(monkeypatch, tmp_path):
+    if not REAL_SKY.is_dir():
+        pytest.skip(f"no real-sky sample at {REAL_SKY}")
+    monkeypatch.setenv("SPHEREML_REAL_SKY", str(REAL_SKY.resolve()))
+    (train,) = commands("train")
+    compare, predict = commands("compare")[0], commands("predict")[0]
+    assert main([*train, *SHORT]) == 0
+    assert main(compare) == 0
+    assert main(predict) == 0
+    study = tmp_path / "runs" / "dust_real_sample"
+    assert (study / "report.html").is_file()
+    assert sorted(path.stem for path in (study / "templates").glob("*.fits")) == sorted(
+        path.name.rsplit("-", 1)[0] for path in study.glob("*-*") if path.is_dir()
+    )
+
+
+def test_marginalize_command():
+    (words,) = commands("marginalize")
+    place = {words[index]: words[index + 1] for index in range(1, len(words), 2)}
+    template = np.random.default_rng(0).normal(size=12 * 16**2)
+    cmb = 0.1 * np.random.default_rng(1).normal(size=template.size)
+    Path(place["--template"]).parent.mkdir(parents=True)
+    write_template(place["--template"], {"I": template}, "uK_RJ")
+    write_template(place["--sky"], {"I": cmb + 2 * template}, "uK_CMB")
+    write_mask(place["--mask"], np.arange(template.size) > template.size // 3)
+    assert main(words) == 0
+    assert (Path(place["--out"]) / "cleaned.fits").is_file()
+
+
+def test_python_block():
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(code, names)
+    assert names["template"].shape == (12 * 32**2,)
+    assert np.isfinite(names["template"]).all()
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def test_pictures_exist():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)|\]\((docs/[^)]+)\)", README):
+        assert (ROOT / next(filter(None, path))).is_file(), path
