@@ -22,6 +22,8 @@ PATCHES = ["patches.size=16", "patches.pixel_arcmin=93.6", "evaluation.patches=1
 TRAINING = ["training.epochs=2", "training.steps_per_epoch=2", "training.validation_batches=1", "training.batch_size=2"]
 NETWORK = ["model.width=4", "model.depth=1"]
 TINY = [*GALAXY, *PATCHES, *TRAINING, *NETWORK]
+DEMO_MODELS = {"integrated": "none", "linear": "none", "unet_flat": "flat", "unet_sphere": "sphere"}
+DEMO = [*TINY, f"models=[{','.join(DEMO_MODELS)}]"]
 # Their names and columns are those of configs/data/real_sample.yaml.
 RINGS, TOTAL, DUST, MASK = (
     "nhi_rings_n64.fits",
@@ -135,7 +137,7 @@ def demo_place(factory: pytest.TempPathFactory) -> Place:
     """``sphereml demo`` with tiny settings, run once a session; tests read it and do not change it."""
     if "demo" not in _MADE:
         place = Place(factory.mktemp("demo"), "demo")
-        done("demo", *TINY, *place.words)
+        done("demo", *DEMO, *place.words)
         _MADE["demo"] = place.root
     return Place(_MADE["demo"], "demo")
 

@@ -13,13 +13,24 @@ from pathlib import Path
 import healpy
 import numpy as np
 import pytest
-from fixtures_cli import GALAXY, TINY, Place, demo_place, done, files_below, gas_columns, sphereml, write_map
+from fixtures_cli import (
+    DEMO,
+    GALAXY,
+    TINY,
+    Place,
+    demo_place,
+    done,
+    files_below,
+    gas_columns,
+    sphereml,
+    write_map,
+)
+from fixtures_cli import DEMO_MODELS as MODELS
 
 from sphereml.cli.main import VERBS
 from sphereml.data.manifests import list_products
 from sphereml.data.store import open_store
 
-MODELS = {"integrated": "none", "linear": "none", "unet_flat": "flat", "unet_sphere": "sphere"}
 HEAVY = ("torch", "healpy", "matplotlib", "lightning", "hydra", "numpy")
 
 
@@ -86,6 +97,16 @@ def test_demo_says_what_marginalization_leaves(demo):
         assert all(0.9 < share < 1.1 for share in model["cmb_power"].values()), "the CMB is not harmed"
 
 
+def test_the_demo_sky_can_be_cleaned(demo, tmp_path):
+    """The files that the demo leaves are what ``marginalize`` asks for."""
+    template = demo.study / "templates" / "linear.fits"
+    inputs = ["--sky", demo.study / "sky_150ghz.fits", "--mask", demo.study / "mask_test.fits", "--template", template]
+    done("marginalize", *inputs, "--apodize", 5, "--out", tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "marginalization.json").read_text())
+    truth = json.loads((demo.study / "comparison.json").read_text())["marginalization"]["true_amplitude"]
+    assert abs(result["amplitudes"][0] - truth) < 4 * result["errors"][0]
+
+
 def test_templates_are_the_predictions(demo):
     from sphereml.cli.experiment import load_data
     from sphereml.sky.ordering import nest_to_ring
@@ -109,7 +130,7 @@ def test_demo_keeps_what_is_trained(demo, tmp_path):
     shutil.copytree(demo.root / "stores", tmp_path / "stores")
     (place.study / "comparison.json").unlink()
     shutil.rmtree(place.run("linear"))
-    said = done("demo", *TINY, *place.words).out
+    said = done("demo", *DEMO, *place.words).out
     assert said.count("already trained") == 3 and "epoch" not in said
     before, after = (json.loads((p.study / "comparison.json").read_text()) for p in (demo, place))
     for comparison in (before, after):

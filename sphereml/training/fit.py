@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,15 +52,35 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
             since it was started, or its folder cannot be written.
     """
     run = Run.of(config)
+    fresh = options.overwrite or not run.folder.exists()
     if _claim(run, sky, options):
         options.say(f"{run.name}: already trained in {run.folder}")
         return run
-    started = time.monotonic()
-    fit = _fit_network if config.model.arch == "unet" else _fit_baseline
-    facts = fit(run, sky, split, options)
-    spent = run.manifest().get("seconds_train", 0.0) + time.monotonic() - started
-    run.update(**facts, seconds_train=round(spent, 2), complete=True)
+    before, started = run.manifest().get("seconds_train", 0.0), time.monotonic()
+
+    def spent() -> float:
+        return round(before + time.monotonic() - started, 2)
+
+    try:
+        fitted = (_fit_network if config.model.arch == "unet" else _fit_baseline)(run, sky, split, options)
+    except UserError:
+        if fresh:  # what could never start leaves nothing behind
+            shutil.rmtree(run.folder)
+        raise
+    except BaseException:
+        run.update(seconds_train=spent())
+        raise
+    run.finish(fitted.tensors, fitted.scaling, **fitted.facts, seconds_train=spent())
     return run
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a finished training leaves: tensors for the weights file, scaling for the JSON beside it, manifest facts."""
+
+    tensors: dict[str, torch.Tensor]
+    scaling: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def _claim(run: Run, sky: Sky, options: FitOptions) -> bool:
@@ -80,14 +101,13 @@ def _claim(run: Run, sky: Sky, options: FitOptions) -> bool:
     return False
 
 
-def _fit_baseline(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[str, object]:
+def _fit_baseline(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitted:
     pixels = split.train | split.validation
     if run.config.model.arch == "integrated":
         model = fit_integrated(column(sky), sky.target, pixels)
     else:
         model = fit_linear(sky.inputs, sky.target, pixels)
-    run.finish({"weights": as_tensor(model.weights), "offset": as_tensor(model.offset)}, {})
-    return {}
+    return Fitted({"weights": as_tensor(model.weights), "offset": as_tensor(model.offset)})
 
 
 def build_network(config: ExperimentConfig, scaling: DustScaling, nside: int) -> UNet:
@@ -121,7 +141,7 @@ def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footp
     return TileFootprint(nside, config.training.tile_nside, zone, config.training.rotations)
 
 
-def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[str, object]:
+def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitted:
     from sphereml.training.lightning_fit import train_network
 
     config = run.config
@@ -148,5 +168,4 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> dict[
         None if training.join_validation else batches(split.validation, training.validation_batches, stream=1_000_000),
         options.say,
     )
-    run.finish(network.state_dict(), scaling.to_json())
-    return facts
+    return Fitted(network.state_dict(), scaling.to_json(), facts)

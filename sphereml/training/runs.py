@@ -115,14 +115,14 @@ class Run:
             nside=sky.grid.nside,
         )
 
-    def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any]) -> None:
-        """Write weights and scaling with their hashes; whoever timed the training then marks the run complete."""
+    def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
+        """Write weights and scaling, then their hashes and what else is known, and with them that the run is complete."""
         temporary = self.weights_path.with_suffix(".part")
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
         temporary.replace(self.weights_path)
         _write(self.scaling_path, json.dumps(scaling, indent=1))
         hashes = {"weights_sha256": file_sha256(self.weights_path), "scaling_sha256": file_sha256(self.scaling_path)}
-        self.update(**hashes)
+        self.update(**hashes, **facts, complete=True)
 
     def update(self, **facts: Any) -> None:
         _write(self.folder / "manifest.json", json.dumps(self.manifest() | facts, indent=1, sort_keys=True))
