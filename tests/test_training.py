@@ -114,7 +114,7 @@ def test_resume_after_the_last_epoch(train, tmp_path, monkeypatch):
     """The power fails between the last epoch and the export."""
     assert train("unet_sphere", output="whole").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Run, "finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert train("unet_sphere").code == 130
     assert train("unet_sphere", "--resume").code == 0
     assert same_weights(the_run(tmp_path / "whole"), the_run(tmp_path / "runs"))

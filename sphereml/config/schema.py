@@ -81,10 +81,11 @@ class SplitConfig:
 
 @dataclass
 class LossConfig:
-    """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + mean |T - T'|``."""
+    """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|``, over ``bands``."""
 
     lambda_r: float = 30.0
     l1: float = 1.0
+    bands: list[str] = field(default_factory=lambda: ["r50", "r150"])
     correlation: str = "auto"  # "mode": average of single modes' r; "ell": r of spectra; "auto": mode flat, ell sphere
 
 

@@ -84,6 +84,8 @@ def validate(config: ExperimentConfig) -> None:
         _require(config, key, lambda value: value > 0 and value & (value - 1) == 0, "give a power of two")
     _require(config, "model.dropout", lambda value: 0 <= value < 1, "give a probability in [0, 1)")
     _require(config, "patches.max_masked", lambda value: 0 <= value < 1, "give a share in [0, 1)")
+    known = ("r_low", "r50", "r150")
+    _require(config, "loss.bands", lambda value: set(value) <= set(known), "choose from " + ", ".join(known))
     for key in ("bands.r_low", "bands.r50", "bands.r150"):
         _require(config, key, lambda value: len(value) == 2 and 0 <= value[0] < value[1], "give [lo, hi] with lo < hi")
         _require(config, key, lambda value: math.ceil(value[0]) < math.ceil(value[1]), "no multipole lies in it")

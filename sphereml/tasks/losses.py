@@ -34,10 +34,11 @@ class CorrelationLoss:
 
     @classmethod
     def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
-        chosen = [bands[name] for name in ("r50", "r150") if name in bands]
+        chosen = [bands[name] for name in config.bands if name in bands]
         if config.lambda_r > 0 and not chosen:
             raise UserError(
-                "the map resolves neither r50 nor r150", "use a higher Nside, lower bands, or loss.lambda_r=0"
+                f"the map resolves none of the loss's bands {list(config.bands)}",
+                "use a higher Nside, lower bands, or loss.lambda_r=0",
             )
         return cls(chosen, config.lambda_r, config.l1, config.correlation)
 

@@ -116,7 +116,7 @@ class Run:
         )
 
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
-        """Write weights and scaling, then their hashes and what else is known, and with them that the run is complete."""
+        """Write weights and scaling; then, in one write, their hashes, the facts, and that the run is complete."""
         temporary = self.weights_path.with_suffix(".part")
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
         temporary.replace(self.weights_path)
