@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -25,16 +25,16 @@ def resolved_bands(bands: BandsConfig, nside: int) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class CorrelationLoss:
-    """The loss as a function of fields ``(B, *shape)``; ``bands`` are those of r50 and r150 that the map resolves."""
+    """The loss as a function of fields ``(B, *shape)``; ``bands`` (by name) are those that the map resolves."""
 
-    bands: Sequence[Sequence[float]]
+    bands: Mapping[str, Sequence[float]]
     lambda_r: float
     l1: float
     correlation: str
 
     @classmethod
     def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
-        chosen = [bands[name] for name in config.bands if name in bands]
+        chosen = {name: bands[name] for name in config.bands if name in bands}
         if config.lambda_r > 0 and not chosen:
             raise UserError(
                 f"the map resolves none of the loss's bands {list(config.bands)}",
@@ -49,7 +49,8 @@ class CorrelationLoss:
         error = ((prediction - target).abs() * weight).sum() / weight.sum().clamp_min(1)
         if self.lambda_r == 0:
             return self.l1 * error, error.new_zeros(len(self.bands))
-        r = domain.band_correlation(prediction, target, weight, self.bands, self._form(domain)).mean(dim=0)
+        r = domain.band_correlation(prediction, target, weight, list(self.bands.values()), self._form(domain))
+        r = r.mean(dim=0)
         return self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error, r.detach()
 
     def _form(self, domain: Domain) -> Literal["mode", "ell"]:

@@ -47,8 +47,8 @@ class MapRegression(lightning.LightningModule):
         prediction = standardized_prediction(self.network, batch, self.model_config.gain_limit)
         loss, r = self.loss(prediction, batch.target, batch.weight, batch.domain)
         self.log("val_loss", loss, batch_size=len(batch.base), prog_bar=True)
-        for name, value in zip(("val_r50", "val_r150"), r, strict=False):
-            self.log(name, value.float(), batch_size=len(batch.base), prog_bar=True)
+        for name, value in zip(self.loss.bands, r, strict=True):
+            self.log(f"val_{name}", value.float(), batch_size=len(batch.base), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         config = self.training_config
