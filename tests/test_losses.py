@@ -8,6 +8,7 @@ import torch
 
 from sphereml.config.schema import BandsConfig, LossConfig
 from sphereml.domains import Domain, FlatPatch, HealpixSky
+from sphereml.errors import UserError
 from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.tasks.losses import CorrelationLoss, resolved_bands
 
@@ -73,9 +74,12 @@ def test_spherical_loss_of_a_hand_made_pair():
 )
 def test_bands_are_clipped_to_what_the_map_resolves(nside, expected):
     assert resolved_bands(BandsConfig(), nside) == expected
-    assert CorrelationLoss.of(LossConfig(), expected).bands == {
-        k: expected[k] for k in ("r50", "r150") if k in expected
-    }
+    in_loss = {name: band for name, band in expected.items() if name != "r_low"}
+    if in_loss:
+        assert CorrelationLoss.of(LossConfig(), expected).bands == in_loss
+    else:
+        with pytest.raises(UserError, match="resolves none of the loss's bands"):
+            CorrelationLoss.of(LossConfig(), expected)
 
 
 @every_case

@@ -8,6 +8,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import pytest
+import torch
 from conftest import synthetic_sky
 
 from sphereml.config.compose import compose
@@ -47,6 +48,11 @@ def idle(run: Run, folder: Path, bias: float = 0.0) -> Run:
     weights = run.weights()
     weights["output.kernel"] = weights["output.kernel"] * 0
     weights["output.bias"] = weights["output.bias"] * 0 + bias
+    return copied(run, folder, weights)
+
+
+def copied(run: Run, folder: Path, weights: dict[str, torch.Tensor]) -> Run:
+    """A run with other weights."""
     copy = Run(folder, run.config)
     folder.mkdir()
     (folder / "manifest.json").write_bytes((run.folder / "manifest.json").read_bytes())
@@ -72,19 +78,20 @@ def test_an_idle_network_is_its_first_guess(trained, sky32, split32, tmp_path, m
     run = idle(trained(model), tmp_path / "idle")
     inputs = column(sky32)[:, None] if run.config.model.guess == "column" else sky32.inputs.astype(float)
     design = np.column_stack([inputs / inputs.mean(axis=0), np.ones(len(inputs))])
-    pixels = split32.train | split32.validation if run.config.training.join_validation else split32.train
+    pixels = split32.train
     guess = design @ np.linalg.lstsq(design[pixels], sky32.target[pixels].astype(float), rcond=None)[0]
-    np.testing.assert_allclose(Predictor(run, sky32).sphere().values, guess, rtol=2e-5, atol=1e-5)
+    prediction = Predictor(run, sky32).sphere()
+    np.testing.assert_allclose(prediction.values, guess, rtol=2e-5, atol=1e-5)
+    assert not prediction.seam
 
 
 @pytest.mark.parametrize("model", ["unet_flat_plain", "unet_sphere_plain"])
 def test_a_constant_output_stays_constant(trained, sky32, tmp_path, model):
-    """The partition of unity leaves no seam, and the units come back."""
+    """The partition of unity adds up to one, and the units come back."""
     run = idle(trained(model), tmp_path / "idle", bias=1.5)
     scaling = run.scaling()
     prediction = Predictor(run, sky32).sphere()
     np.testing.assert_allclose(prediction.values, scaling["target_mean"] + 1.5 * scaling["target_std"], rtol=1e-6)
-    assert not prediction.seam
 
 
 @pytest.mark.parametrize("model", ["linear", "unet_sphere"])
@@ -99,18 +106,25 @@ def test_spherical_models_are_projected_to_patches(trained, sky32, model):
     np.testing.assert_allclose(predictor.patches(frames, sphere), expected, rtol=1e-5)
 
 
-def test_flat_patches_agree_with_their_stitched_sky(trained, sky32):
-    """A flat network's own patches and its map on the sphere are two views of one prediction."""
-    run = trained("unet_flat")
+def test_flat_patches_agree_with_their_stitched_sky(trained, sky32, tmp_path):
+    """A network that sees one pixel at a time predicts the same on a turned patch and on the sphere."""
+    weights = trained("gain_flat").weights()
+    kernel = weights["down.0.convolutions.0.kernel"]
+    kernel[[tap for tap in range(9) if tap != 4]] = 0
+    weights["output.kernel"] += 0.1
+    run = copied(trained("gain_flat"), tmp_path / "pointwise", weights)
     frames = frame_at(np.array([30.0, 200.0]), np.array([-50.0, -35.0]), np.array([10.0, 250.0]))
     predictor = Predictor(run, sky32)
     prediction = predictor.sphere()
     own = predictor.patches(frames, prediction.values)
     stitched = sample_patches(prediction.values, frames, GnomonicPatch(16, 93.6))
+    guess = sample_patches(
+        Predictor(idle(run, tmp_path / "idle"), sky32).sphere().values, frames, GnomonicPatch(16, 93.6)
+    )
     assert own.shape == (2, 16, 16)
-    inner = (slice(None), slice(4, 12), slice(4, 12))
-    assert np.corrcoef(own[inner].ravel(), stitched[inner].ravel())[0, 1] > 0.95
-    assert prediction.seam is not None and 0 < prediction.seam < 1
+    correction, difference = (own - guess).std(), (own - stitched).std()
+    assert difference < 0.2 * correction, (difference, correction)
+    assert prediction.seam is not None and prediction.seam < 0.2
 
 
 def test_another_sky_is_refused(trained):

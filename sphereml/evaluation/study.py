@@ -43,7 +43,8 @@ class Study:
         """The full-sky prediction of a run."""
         if run.name not in self._predictions:
             prediction = Predictor(run, self.sky).sphere()
-            seam = "" if prediction.seam is None else f", seams {100 * prediction.seam:.1f} % of the map's deviation"
+            # Of the network's output, a correction to the first guess: far less of the map.
+            seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
             self.say(f"{run.name}: full sky in {prediction.seconds:.1f} s{seam}")
             self._predictions[run.name] = prediction
         return self._predictions[run.name]

@@ -112,7 +112,11 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """``values`` ``(npix,)`` float32 NEST in the target's unit; ``seam`` if stitched (see ``patches.stitching``)."""
+    """``values`` ``(npix,)`` float32 NEST in the target's unit.
+
+    ``seam``, of a stitched prediction: how far overlapping patches differ in the network's output (the correction to
+    the first guess), in units of its standard deviation over the sky (see ``patches.stitching``).
+    """
 
     values: np.ndarray
     seam: float | None
