@@ -116,15 +116,14 @@ def test_flat_patches_agree_with_their_stitched_sky(trained, sky32, tmp_path):
     frames = frame_at(np.array([30.0, 200.0]), np.array([-50.0, -35.0]), np.array([10.0, 250.0]))
     predictor = Predictor(run, sky32)
     prediction = predictor.sphere()
-    own = predictor.patches(frames, prediction.values)
-    stitched = sample_patches(prediction.values, frames, GnomonicPatch(16, 93.6))
-    guess = sample_patches(
-        Predictor(idle(run, tmp_path / "idle"), sky32).sphere().values, frames, GnomonicPatch(16, 93.6)
-    )
+    guess = Predictor(idle(run, tmp_path / "idle"), sky32).sphere().values
+    on_sky = [sample_patches(values, frames, GnomonicPatch(16, 93.6)) for values in (prediction.values, guess)]
+    own = predictor.patches(frames, prediction.values) - on_sky[1]
+    stitched = on_sky[0] - on_sky[1]
     assert own.shape == (2, 16, 16)
-    correction, difference = (own - guess).std(), (own - stitched).std()
-    assert difference < 0.2 * correction, (difference, correction)
-    assert prediction.seam is not None and prediction.seam < 0.2
+    # Pixels of 94' and 110' smooth the corrections in two ways; a mirrored or turned patch would correlate at zero.
+    assert np.corrcoef(own.ravel(), stitched.ravel())[0, 1] > 0.85
+    assert prediction.seam is not None and 0 < prediction.seam < 0.5
 
 
 def test_another_sky_is_refused(trained):
