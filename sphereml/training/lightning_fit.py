@@ -37,6 +37,15 @@ class PlainProgress(Callback):
         self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
 
 
+class Progress(RichProgressBar):
+    """Lightning's bar without the loggers' version, which is a fixed word here."""
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        metrics = super().get_metrics(*args, **kwargs)
+        metrics.pop("v_num", None)
+        return metrics
+
+
 class EpochOfBatches(Callback):
     """Tells the training batches which epoch it is, also after a resume."""
 
@@ -71,7 +80,7 @@ def train_network(
         enable_version_counter=False,
     )
     early: list[Callback] = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)]
-    progress: Callback = RichProgressBar() if sys.stdout.isatty() else PlainProgress(run.name, say)
+    progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
