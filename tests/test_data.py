@@ -586,3 +586,23 @@ def test_the_threshold_mask_is_the_sample_mask() -> None:
         reference = read_mask(REAL_SKY / name, dust.grid)
         ours = threshold_mask(dust.values[:, 0], dust.grid, fraction, 5.0)
         assert np.mean(ours != reference) < 2e-3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["sky", "mask"])
+def test_an_order_card_that_lies_is_refused(tmp_path, nested, kind):
+    """A smooth map written in one order and labelled with the other."""
+    nside = 32
+    vectors = np.stack(healpy.pix2vec(nside, np.arange(12 * nside**2), nest=nested))
+    sky = np.exp(3 * np.sin(7 * vectors[0]) * np.cos(5 * vectors[2]) + vectors[1])
+    values = (sky > np.median(sky)).astype(float) if kind == "mask" else sky
+    path = tmp_path / "lying.fits"
+    healpy.write_map(path, values, nest=not nested, coord="G", column_units="cm^-2", dtype=np.float32)
+    with pytest.raises(UserError, match=r"pixels are in (RING|NESTED) order"):
+        read_healpix(path)
+
+
+def test_noise_has_no_order_and_is_read(tmp_path):
+    values = np.random.default_rng(0).normal(size=12 * 32**2)
+    healpy.write_map(tmp_path / "noise.fits", values, coord="G", column_units="K", dtype=np.float64)
+    np.testing.assert_array_equal(read_healpix(tmp_path / "noise.fits").values[:, 0], ring_to_nest(values))

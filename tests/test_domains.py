@@ -377,3 +377,15 @@ def test_rotation_error_of_what_is_isotropic_and_what_is_not():
     assert rotation_error(lambda maps: 2 * maps, alm, 16, ANGLES)[:17].max() < 1e-4
     z = np.stack(healpy.pix2vec(16, np.arange(3072), nest=True))[2]
     assert rotation_error(lambda maps: maps * z[:, None], alm, 16, ANGLES)[2:17].min() > 0.1
+
+
+def test_tables_first_built_in_inference_mode_serve_training():
+    sky = HealpixSky(8, (3, 17), 2)
+    x, kernel = torch.randn(1, *sky.shape, 2), torch.randn(3, 2, 2, requires_grad=True)
+    with torch.inference_mode():
+        sky.convolve(x, kernel)
+        sky.band_correlation(x[..., 0], x[..., 1], torch.ones(1, *sky.shape), [[2, 9]], "mode")
+    y = sky.convolve(x, kernel)
+    r = sky.band_correlation(y[..., 0], y[..., 1], torch.ones(1, *sky.shape), [[2, 9]], "mode")
+    (y.sum() + r.sum()).backward()
+    assert torch.isfinite(kernel.grad).all()

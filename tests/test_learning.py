@@ -36,7 +36,7 @@ def tiny(domain: str, form: str) -> ExperimentConfig:
 
 
 def batches_of(config: ExperimentConfig, sky: Sky, split: Split) -> SkyBatches:
-    fields = build_fields(sky, fit_scaling(sky, split, config.model))
+    fields = build_fields(sky, fit_scaling(sky, split.train, config.model))
     return sky_batches(fields, split.train, footprint(config, NSIDE, split.train), 4, 150, seed=1)
 
 
@@ -57,7 +57,7 @@ def descend(network: nn.Module, batch: Batch, steps: int, rate: float) -> list[f
 def test_unet_learns_one_batch_by_heart(domain, form, sky32, split32):
     config = tiny(domain, form)
     batch = batches_of(config, sky32, split32).batch(0)
-    network = build_network(config, fit_scaling(sky32, split32, config.model), NSIDE)
+    network = build_network(config, fit_scaling(sky32, split32.train, config.model), NSIDE)
     history = descend(network, batch, steps=55, rate=1e-2)
     assert np.mean(history[-5:]) < history[0] / 20, history
     assert all(np.isfinite(history))
@@ -67,7 +67,7 @@ def test_unet_learns_one_batch_by_heart(domain, form, sky32, split32):
 def test_same_seed_learns_the_same(domain, sky32, split32):
     config = tiny(domain, "physical")
     batch = batches_of(config, sky32, split32).batch(0)
-    scaling = fit_scaling(sky32, split32, config.model)
+    scaling = fit_scaling(sky32, split32.train, config.model)
     first, second = (descend(build_network(config, scaling, NSIDE), batch, 4, 1e-2) for _ in range(2))
     assert first == second
 
@@ -82,7 +82,7 @@ def test_linear_relation_is_recovered_from_batches(domain, sky32, split32):
     weights = np.float32([0.8, -0.3, 0.5, 0.1])
     sky = replace(sky32, target=sky32.inputs @ weights + 2)
     config = tiny(domain, "plain")
-    scaling = fit_scaling(sky, split32, config.model)
+    scaling = fit_scaling(sky, split32.train, config.model)
     torch.manual_seed(0)
     layer = Convolution(FlatPatch(16, 93.6) if domain == "flat" else HealpixSky(NSIDE), 4, 1, 1)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
@@ -102,7 +102,7 @@ def test_linear_relation_is_recovered_from_batches(domain, sky32, split32):
 def test_masked_pixels_teach_nothing(domain, sky32, split32):
     """The gradient is the same whatever target stands under the mask."""
     config = tiny(domain, "plain")
-    scaling = fit_scaling(sky32, split32, config.model)
+    scaling = fit_scaling(sky32, split32.train, config.model)
     batch = batches_of(config, sky32, split32).batch(0)
     weight = batch.weight * (torch.rand(batch.weight.shape, generator=torch.Generator().manual_seed(0)) > 0.3)
     spoiled = torch.where(weight > 0, batch.target, 50.0)

@@ -44,7 +44,7 @@ def domains(config: ExperimentConfig) -> list[Domain]:
 
 
 def fitted(config: ExperimentConfig, sky: Sky, split: Split) -> tuple[UNet, DustScaling, TaskFields]:
-    scaling = fit_scaling(sky, split, config.model)
+    scaling = fit_scaling(sky, split.train, config.model)
     return build_network(config, scaling, NSIDE), scaling, build_fields(sky, scaling)
 
 
@@ -143,8 +143,8 @@ def test_scaling_knows_the_training_pixels_alone(name, sky32, split32):
         inputs=np.where(elsewhere, rng.uniform(0, 9, sky32.inputs.shape), sky32.inputs).astype(np.float32),
         target=np.where(elsewhere[:, 0], rng.uniform(0, 9, sky32.target.shape), sky32.target).astype(np.float32),
     )
-    scaling = fit_scaling(sky32, split32, config.model)
-    assert fit_scaling(other, split32, config.model) == scaling
+    scaling = fit_scaling(sky32, split32.train, config.model)
+    assert fit_scaling(other, split32.train, config.model) == scaling
     assert DustScaling.from_json(scaling.to_json()) == scaling
 
 
@@ -167,7 +167,7 @@ def test_weights_survive_safetensors(name, sky32, split32, tmp_path: Path):
 @every_network
 def test_seed_decides_the_weights(name, sky32, split32):
     config = shrunk(name)
-    scaling = fit_scaling(sky32, split32, config.model)
+    scaling = fit_scaling(sky32, split32.train, config.model)
     first, second = (build_network(config, scaling, NSIDE).state_dict() for _ in range(2))
     other = build_network(replace(config, training=replace(config.training, seed=2)), scaling, NSIDE).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -79,11 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _interrupted(verb)
-    except SystemExit as stop:
-        # Lightning turns an interrupt of a training into an exit of its own.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted(verb)
-        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -20,6 +20,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
+from sphereml.data.pixel_order import refuse_wrong_order
 from sphereml.data.units import reconcile_units
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
@@ -130,6 +131,7 @@ def _read_table(path: Path, fields: Sequence[int]) -> _Table:
         units = tuple(hdu.columns[i].unit or "" for i in columns)
         convention = str(header.get("POLCCONV", "COSMO")).strip().upper()
     grid = _grid(header, len(values), path.name)
+    refuse_wrong_order(values[:, 0], nested, path.name)
     if convention == "IAU":
         values[:, [name.upper().split("_")[0] == "U" for name in names]] *= -1
     return _Table(values if nested else ring_to_nest(values), names, units, frame, grid)

@@ -23,9 +23,13 @@ from sphereml.sky.regions import Region
 
 @lru_cache(maxsize=256)
 def _table(region: Region, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Neighbour table of the rescaled Laplacian of a region, built once and shared by all layers."""
+    """Neighbour table of the rescaled Laplacian of a region, built once and shared by all layers.
+
+    A table first asked for in inference mode must serve a training step later, so it is never an inference tensor.
+    """
     operator = rescaled_laplacian(region)
-    return torch.from_numpy(operator.index), torch.from_numpy(operator.weight).to(dtype)
+    with torch.inference_mode(False):
+        return torch.from_numpy(operator.index), torch.from_numpy(operator.weight).to(dtype)
 
 
 @lru_cache(maxsize=64)

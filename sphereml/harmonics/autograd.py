@@ -45,7 +45,8 @@ class SphericalTransform:
     @cached_property
     def multiplicity(self) -> torch.Tensor:
         """1 for m = 0 and 2 for m > 0: how often a stored coefficient occurs in the map."""
-        return torch.from_numpy(np.where(alm_index(self.lmax)[1] == 0, 1.0, 2.0))
+        with torch.inference_mode(False):  # kept, and used in training steps too
+            return torch.from_numpy(np.where(alm_index(self.lmax)[1] == 0, 1.0, 2.0))
 
     @cached_property
     def _layout(self) -> tuple[dict[str, np.ndarray], np.ndarray, int]:

@@ -19,8 +19,9 @@ from sphereml.harmonics.transforms import alm_index
 
 @lru_cache(maxsize=16)
 def _modes(lmax: int) -> tuple[torch.Tensor, torch.Tensor]:
-    ell, order = (torch.from_numpy(index) for index in alm_index(lmax))
-    return ell, torch.where(order == 0, 1.0, 2.0).double()
+    with torch.inference_mode(False):  # kept, and used in training steps too
+        ell, order = (torch.from_numpy(index) for index in alm_index(lmax))
+        return ell, torch.where(order == 0, 1.0, 2.0).double()
 
 
 def alm_cross_power(a: torch.Tensor, b: torch.Tensor, lmax: int) -> torch.Tensor:

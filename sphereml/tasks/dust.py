@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from sphereml.config.schema import ModelConfig
-from sphereml.data.splits import Split
 from sphereml.data.store import Sky, column
 from sphereml.models.baselines import fit_integrated, fit_linear
 
@@ -92,9 +91,8 @@ class DustScaling:
         return prediction * self.target_std + self.target_mean
 
 
-def fit_scaling(sky: Sky, split: Split, model: ModelConfig) -> DustScaling:
-    """Means, scales and the first guess T_0 from the training pixels alone."""
-    pixels = split.train
+def fit_scaling(sky: Sky, pixels: np.ndarray, model: ModelConfig) -> DustScaling:
+    """Means, scales and the first guess T_0 from the training pixels (bool) alone."""
     gas = column(sky)
     guess = (
         fit_linear(sky.inputs, sky.target, pixels)

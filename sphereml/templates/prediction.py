@@ -93,7 +93,7 @@ class Predictor:
         return scaling, build_fields(self.sky, scaling), network.eval()
 
     def _sphere_output(self, network: nn.Module, fields: TaskFields) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.no_grad():
             output = network(torch.from_numpy(fields.features)[None], HealpixSky(self.sky.grid.nside))
         return output[0].numpy()
 
@@ -105,7 +105,7 @@ class Predictor:
         domain = FlatPatch(patch.size, patch.pixel_arcmin)
         for start in range(0, len(frames), _PATCHES_AT_ONCE):
             chosen = frames[start : start + _PATCHES_AT_ONCE]
-            with torch.inference_mode():
+            with torch.no_grad():
                 output = network(torch.from_numpy(sample_patches(fields.features, chosen, patch)), domain)
             yield output.numpy(), chosen
 

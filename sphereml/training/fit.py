@@ -55,7 +55,7 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
     fresh = options.overwrite or not run.folder.exists()
     if _claim(run, sky, options):
         options.say(f"{run.name}: already trained in {run.folder}")
-        return run
+        return Run.open(run.folder)
     before, started = run.manifest().get("seconds_train", 0.0), time.monotonic()
 
     def spent() -> float:
@@ -146,7 +146,8 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitte
 
     config = run.config
     torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    scaling = fit_scaling(sky, split, config.model)
+    pixels = split.train | split.validation if config.training.join_validation else split.train
+    scaling = fit_scaling(sky, pixels, config.model)
     fields = build_fields(sky, scaling)
     nside, training = sky.grid.nside, config.training
 
@@ -160,11 +161,7 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitte
         run,
         network,
         loss,
-        batches(
-            split.train | split.validation if training.join_validation else split.train,
-            training.steps_per_epoch,
-            stream=0,
-        ),
+        batches(pixels, training.steps_per_epoch, stream=0),
         None if training.join_validation else batches(split.validation, training.validation_batches, stream=1_000_000),
         options.say,
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -14,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from sphereml.errors import UserError
 from sphereml.models.unet import UNet
 from sphereml.tasks.losses import CorrelationLoss
 from sphereml.training.batches import SkyBatches
@@ -86,7 +90,7 @@ def train_network(
         accelerator="auto",
         devices=1,
         logger=[
-            CSVLogger(run.folder, name="logs", version="csv"),
+            CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
         callbacks=[EpochOfBatches(train), checkpoint, *(early if validation else []), progress],
@@ -97,23 +101,48 @@ def train_network(
         deterministic="warn",
     )
     last = run.checkpoints / "last.ckpt"
-    trainer.fit(
-        module,
-        DataLoader(train, batch_size=None),
-        DataLoader(validation, batch_size=None) if validation else None,
-        ckpt_path=str(last) if last.is_file() else None,
-        weights_only=False,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with _interruptible():
+        trainer.fit(
+            module,
+            DataLoader(train, batch_size=None),
+            DataLoader(validation, batch_size=None) if validation else None,
+            ckpt_path=str(last) if last.is_file() else None,
+            weights_only=False,
+        )
+    diverged = UserError(f"the training of {run.name} diverged", "lower training.learning_rate")
+    if not checkpoint.best_model_path:  # no epoch had a finite validation loss
+        raise diverged
     state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")
     module.load_state_dict(state["state_dict"])
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise diverged
     best = checkpoint.best_model_score
     return {
         "epochs": trainer.current_epoch,
         "best_epoch": state["epoch"],
         "val_loss": None if best is None else float(best),
     }
+
+
+def _csv_version(run: Run) -> str:
+    """``csv``, or after an interruption ``csv-2`` and so on: Lightning empties the folder it logs to."""
+    earlier = len(list((run.folder / "logs").glob("csv*")))
+    return f"csv-{earlier + 1}" if earlier else "csv"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning turns Ctrl-C into SystemExit and leaves the signal ignored; undo both."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def quieten_lightning() -> None:
