@@ -63,8 +63,9 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    # Idle OpenMP threads that spin starve each other as soon as anything else runs; torch reads this when imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads that spin for long starve each other when anything else runs, and those that never spin are slow to
+    # wake: a training step takes 1.6 x as long with OMP_WAIT_POLICY=PASSIVE.  torch reads this when it is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
     try:
