@@ -21,7 +21,7 @@ demo: setup
 	@$(BIN)/sphereml demo
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow
