@@ -21,7 +21,7 @@ demo: setup
 	@$(BIN)/sphereml demo
 
 test: lint
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest
 
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow

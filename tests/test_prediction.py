@@ -78,7 +78,8 @@ def test_an_idle_network_is_its_first_guess(trained, sky32, split32, tmp_path, m
     run = idle(trained(model), tmp_path / "idle")
     inputs = column(sky32)[:, None] if run.config.model.guess == "column" else sky32.inputs.astype(float)
     design = np.column_stack([inputs / inputs.mean(axis=0), np.ones(len(inputs))])
-    pixels = split32.train
+    joined = run.config.training.join_validation
+    pixels = split32.train | split32.validation if joined else split32.train
     guess = design @ np.linalg.lstsq(design[pixels], sky32.target[pixels].astype(float), rcond=None)[0]
     prediction = Predictor(run, sky32).sphere()
     np.testing.assert_allclose(prediction.values, guess, rtol=2e-5, atol=1e-5)
