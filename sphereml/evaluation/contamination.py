@@ -1,8 +1,8 @@
 """What templates are worth: skies of CMB plus the true dust, cleaned with each model's template.
 
 The dust is scaled from 353 GHz (uK_RJ) to about its strength at 150 GHz in CMB units, by a modified black body with
-beta = 1.54 and T = 19.6 K (Planck 2018 XI has 1.53 and 19.6) and the conversion x^2 e^x / (e^x - 1)^2 from CMB to RJ.  The fit, the power
-left and the CMB's own loss are measured on the held-out region alone.
+beta = 1.54 and T = 19.6 K (Planck 2018 XI has 1.53 and 19.6) and the conversion x^2 e^x / (e^x - 1)^2 from CMB to RJ.
+The fit, the power left and the CMB's own loss are measured on the held-out region alone.
 """
 
 from __future__ import annotations
