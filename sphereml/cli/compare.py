@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import load_data, say, study_folder
+
+if TYPE_CHECKING:
+    from sphereml.evaluation.study import Study
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="", metavar="FOLDER", help="where to write (default: beside the runs)")
 
 
-def open_study(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def open_study(options: argparse.Namespace) -> Study:
     """The finished runs with their sky."""
     from sphereml.evaluation.study import Study
     from sphereml.training.runs import find_runs

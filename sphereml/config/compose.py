@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
 
 
 def load(path: Path) -> ExperimentConfig:
-    """An experiment saved by :func:`save`.
+    """An experiment saved as :func:`to_yaml` writes it.
 
     Raises:
         UserError: no such file, or not one of ours.

@@ -79,14 +79,11 @@ class FlatPatch:
         """
         if kind == "mode":
             r = self.modes.per_mode_r(a, b, window)
-            members = [self.modes.in_band(lo, hi) for lo, hi in bands]
-        else:
-            a, b = centred(a, window), centred(b, window)
-            ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
-            r = safe_ratio(ab, aa * bb)
-            members = [self._rings(lo, hi) for lo, hi in bands]
-        means = [r.index_select(-1, torch.from_numpy(chosen).to(r.device)).mean(dim=-1) for chosen in members]
-        return torch.stack(means, dim=-1)
+            return torch.stack([self.modes.band_mean(r, lo, hi) for lo, hi in bands], dim=-1)
+        a, b = centred(a, window), centred(b, window)
+        ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
+        r = safe_ratio(ab, aa * bb)
+        return torch.stack([r[..., self._rings(lo, hi)].mean(dim=-1) for lo, hi in bands], dim=-1)
 
     def _rings(self, lo: float, hi: float) -> np.ndarray:
         """Rings of modes whose mean multipole lies in a band."""

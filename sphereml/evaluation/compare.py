@@ -76,12 +76,10 @@ def score_patches(prediction: np.ndarray, test: TestPatches, bands: Mapping[str,
     """Per-mode r of predicted patches ``(n, size, size)`` against the target under the window."""
     modes = FlatModes(test.patch.size, test.patch.pixel_deg)
     predicted, target = (torch.from_numpy(values.astype(np.float64)) for values in (prediction, test.target))
-    r = modes.per_mode_r(predicted, target, torch.from_numpy(test.window)).numpy()
-    scores = {name: r[:, modes.in_band(*bands[name])].mean(axis=1) for name in PATCH_BANDS if name in bands}
-    top = max(hi for _, hi in bands.values())
-    kept = np.flatnonzero(modes.bin_ell < top)
-    binned = np.stack([r[:, modes.bin_of_mode == index].mean(axis=1) for index in kept], axis=1)
-    return PatchScores(scores, modes.bin_ell[kept], binned)
+    r = modes.per_mode_r(predicted, target, torch.from_numpy(test.window))
+    scores = {name: modes.band_mean(r, *bands[name]).numpy() for name in PATCH_BANDS if name in bands}
+    kept = modes.bin_ell < max(hi for _, hi in bands.values())
+    return PatchScores(scores, modes.bin_ell[kept], modes.bin_mean(r).numpy()[:, kept])
 
 
 @dataclass(eq=False)

@@ -1,8 +1,8 @@
 """Correlation on the sphere under a mask, with a block jackknife over the sky.
 
 ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of mean-subtracted, masked maps (pseudo-spectra, 3 iterations), averaged
-over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each
-and use no iterations: their differences matter, not their values.
+over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each and
+use no iterations: their differences matter, not their values.
 """
 
 from __future__ import annotations

@@ -116,12 +116,11 @@ class FlatModes:
         self, a: torch.Tensor, b: torch.Tensor, lo: float, hi: float, window: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Average of the per-mode r over a band ``lo <= ell < hi``, ``(...)``; raises UserError for an empty band."""
-        members = torch.from_numpy(self.in_band(lo, hi)).to(a.device)
-        return self.per_mode_r(a, b, window).index_select(-1, members).mean(dim=-1)
+        return self.band_mean(self.per_mode_r(a, b, window), lo, hi)
 
     def binned_r(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
         """Average of the per-mode r in bins of ell_F, ``(..., bin_count)`` at :attr:`bin_ell`."""
-        return self._bin_mean(self.per_mode_r(a, b, window))
+        return self.bin_mean(self.per_mode_r(a, b, window))
 
     def cross_power(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
         """Binned cross-spectrum C_ell, ``(..., bin_count)`` at :attr:`bin_ell`, (map unit)^2 sr.
@@ -130,7 +129,7 @@ class FlatModes:
         """
         modes_a, modes_b = self._modes(a, window)[0], self._modes(b, window)[0]
         kept = 1.0 if window is None else window.double().square().mean(dim=(-2, -1)).clamp_min(1e-30)[..., None]
-        return self._bin_mean((modes_a * modes_b.conj()).real) * self.area / (self.size**4 * kept)
+        return self.bin_mean((modes_a * modes_b.conj()).real) * self.area / (self.size**4 * kept)
 
     def _modes(self, image: torch.Tensor, window: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Independent FFT coefficients ``(..., nmodes)``, and a bound of their rounding noise's power ``(..., 1)``."""
@@ -147,7 +146,12 @@ class FlatModes:
         modes = torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
         return modes, torch.finfo(image.dtype).eps ** 2 * self.size**2 * energy
 
-    def _bin_mean(self, values: torch.Tensor) -> torch.Tensor:
+    def band_mean(self, values: torch.Tensor, lo: float, hi: float) -> torch.Tensor:
+        """Mean over the modes of a band, ``(..., nmodes)`` -> ``(...)``; raises UserError for an empty band."""
+        members = torch.from_numpy(self.in_band(lo, hi)).to(values.device)
+        return values.index_select(-1, members).mean(dim=-1)
+
+    def bin_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over the modes of each bin, ``(..., nmodes)`` -> ``(..., bin_count)``."""
         index = torch.from_numpy(self.bin_of_mode).to(values.device)
         sums = values.new_zeros(*values.shape[:-1], self.bin_count + 1).index_add(-1, index, values)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import healpy
 import numpy as np
-from scipy.spatial import cKDTree
 
 from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
@@ -35,18 +34,6 @@ class PatchZone:
     centres: np.ndarray
     observed: np.ndarray
     max_masked: float = 0.7
-
-
-def inner_zone(region: np.ndarray, margin: float) -> np.ndarray:
-    """Pixels of a region at least ``margin`` degrees away from every pixel centre outside it; bool ``(npix,)``."""
-    vectors = HealpixGrid.of_size(region.size).vectors()
-    if region.all() or not region.any():
-        return region.copy()
-    chord = 2 * np.sin(np.radians(margin) / 2)
-    distance, _ = cKDTree(vectors[~region]).query(vectors[region], distance_upper_bound=chord)
-    inner = np.zeros_like(region)
-    inner[region] = distance >= chord
-    return inner
 
 
 def masked_share(patch: GnomonicPatch, frames: np.ndarray, observed: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import healpy
 import numpy as np
-import torch
 from scipy.sparse import csr_array
 
 from sphereml.sky.grid import HealpixGrid
@@ -60,15 +59,6 @@ def apply(interpolation: Interpolation, maps: np.ndarray) -> np.ndarray:
         (interpolation.weights.ravel(), interpolation.pixels.ravel(), starts), shape=(starts.size - 1, maps.shape[0])
     )
     return (matrix @ maps).reshape(*interpolation.shape, *maps.shape[1:])
-
-
-def apply_torch(interpolation: Interpolation, maps: torch.Tensor) -> torch.Tensor:
-    """Like :func:`apply` for a tensor ``(npix, nchan)``, differentiable in the maps; returns ``(..., nchan)``."""
-    _check_size(interpolation, maps.shape[0])
-    pixels = torch.from_numpy(interpolation.pixels.reshape(-1, 4)).to(maps.device)
-    weights = torch.from_numpy(interpolation.weights.reshape(-1, 4)).to(maps)
-    values = torch.nn.functional.embedding_bag(pixels, maps, per_sample_weights=weights, mode="sum")
-    return values.reshape(*interpolation.shape, maps.shape[1])
 
 
 def _check_size(interpolation: Interpolation, npix: int) -> None:

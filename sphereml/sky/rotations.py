@@ -10,18 +10,12 @@ from __future__ import annotations
 
 import healpy
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 
 # Sub-pixels of this Nside are 0.01 arcsec wide: positions inside a pixel are uniform to that grain.
 _FINEST_NSIDE = 2**24
-
-
-def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """Rotation matrix ``(3, 3)`` uniform (Haar) on SO(3): four normal deviates make a uniform unit quaternion."""
-    return Rotation.from_quat(rng.normal(size=4)).as_matrix()
 
 
 def frame_at(lon: np.ndarray | float, lat: np.ndarray | float, angle: np.ndarray | float = 0.0) -> np.ndarray:

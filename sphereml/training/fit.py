@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.validation import check_resolution
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky, column
 from sphereml.domains import Domain, FlatPatch, HealpixSky
@@ -48,9 +49,10 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
     """Train the model of a configuration, or return its run when it is already complete.
 
     Raises:
-        UserError: an unfinished run stands there and neither resume nor overwrite is asked for, the inputs changed
-            since it was started, or its folder cannot be written.
+        UserError: the maps cannot give what is asked, an unfinished run stands there and neither resume nor overwrite
+            is asked for, the inputs changed since it was started, or its folder cannot be written.
     """
+    check_resolution(config, sky.grid.nside)
     run = Run.of(config)
     fresh = options.overwrite or not run.folder.exists()
     if _claim(run, sky, options):
@@ -130,12 +132,6 @@ def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footp
     zone = PatchZone(inner, pixels, config.patches.max_masked)
     if config.model.domain == "flat":
         return PatchFootprint(GnomonicPatch(config.patches.size, config.patches.pixel_arcmin), zone)
-    if nside >> config.model.depth < config.training.tile_nside:
-        raise UserError(
-            f"model.depth={config.model.depth} pools Nside {nside} below training.tile_nside="
-            f"{config.training.tile_nside}",
-            "use a smaller depth or larger tiles (lower tile_nside)",
-        )
     if config.training.footprint == "region":
         return RegionFootprint(nside, config.training.tile_nside, pixels)
     return TileFootprint(nside, config.training.tile_nside, zone, config.training.rotations)
