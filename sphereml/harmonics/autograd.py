@@ -1,7 +1,8 @@
 """Differentiable spherical harmonic transforms for torch, on the whole sphere or on any set of its pixels.
 
-Conventions as in ``harmonics.transforms``: pixels last, alms in healpy's m-major order with m >= 0.  All arithmetic is
-float64, whatever the input's precision: spectra of float32 maps lose the small modes.
+Conventions as in ``harmonics.transforms``: pixels last, alms in healpy's m-major order with m >= 0.  Arithmetic is
+float64 whatever the input's precision, since spectra of float32 maps lose the small modes, unless float32 is asked for.
+Tensors on a CPU go through ducc0, all others through the torch transform on their own device.
 
 Gradient.  With ``T = S a`` meaning ``T = sum_l a_l0 Y_l0 + 2 Re sum_{l, m>0} a_lm Y_lm``, torch's gradient of a real
 loss (``dL/dRe a + i dL/dIm a``) is ``S^T dL/dT`` with the m > 0 coefficients doubled and those of m = 0 real; the
@@ -10,16 +11,19 @@ gradient of the adjoint is the synthesis of the m > 0 coefficients halved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-import ducc0
 import numpy as np
 import torch
 
-from sphereml.harmonics.transforms import alm_index, ring_geometry, threads
-from sphereml.sky.ordering import nest_to_ring_index
+from sphereml.harmonics.ducc_transform import DuccTransform
+from sphereml.harmonics.rings import RingLayout, alm_index
+from sphereml.harmonics.torch_transform import TorchTransform
+
+Engine = Literal["auto", "torch"]
+Count = Literal["once", "twice", "half"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +35,17 @@ class SphericalTransform:
         lmax: highest multipole.
         pixels: NEST indices ``(npix,)`` of the region, or None for the whole sphere.
         spin: 0, or 2 with an axis of two (Q, U) / (E, B) before the last.
+        engine: "auto" chooses by device, "torch" takes the torch transform on a CPU too.
+        dtype: precision of the torch transform's arithmetic; ducc0's is float64.
     """
 
     nside: int
     lmax: int
     pixels: np.ndarray | None = None
     spin: int = 0
+    engine: Engine = "auto"
+    dtype: torch.dtype = torch.float64
+    _on_device: dict[torch.device, TorchTransform] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def components(self) -> int:
@@ -49,79 +58,105 @@ class SphericalTransform:
             return torch.from_numpy(np.where(alm_index(self.lmax)[1] == 0, 1.0, 2.0))
 
     @cached_property
-    def _layout(self) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
-        """Ring geometry restricted to the touched rings, place of every region pixel in it, and its length."""
-        geometry = ring_geometry(self.nside)
-        ring_index = nest_to_ring_index(self.nside)
-        index = ring_index if self.pixels is None else ring_index[self.pixels]
-        start, count = geometry["ringstart"].astype(np.int64), geometry["nphi"].astype(np.int64)
-        ring = np.searchsorted(start, index, side="right") - 1
-        used = np.unique(ring)
-        new_start = np.concatenate([[0], np.cumsum(count[used])])
-        place = index - start[ring] + new_start[np.searchsorted(used, ring)]
-        subset = {key: geometry[key][used] for key in ("theta", "nphi", "phi0")}
-        subset["ringstart"] = new_start[:-1].astype(np.uint64)
-        return subset, place, int(new_start[-1])
+    def _layout(self) -> RingLayout:
+        return RingLayout(self.nside, self.pixels)
+
+    @cached_property
+    def _ducc(self) -> DuccTransform:
+        return DuccTransform(self._layout, self.lmax, self.spin)
+
+    def torch_transform(self, device: torch.device) -> TorchTransform:
+        """The torch transform on a device, its tables kept with this object."""
+        if device not in self._on_device:
+            made = TorchTransform(self._layout, self.lmax, self.spin, device, self.dtype)
+            self._on_device[device] = made
+        return self._on_device[device]
 
     def synthesize(self, alm: np.ndarray) -> np.ndarray:
         """Maps ``(batch, ncomp, npix)`` of alms ``(batch, ncomp, nalm)``."""
-        geometry, place, _ = self._layout
-        rings = ducc0.sht.synthesis(alm=alm, lmax=self.lmax, spin=self.spin, nthreads=threads(), **geometry)
-        return rings[..., place]
+        return self._ducc.synthesize(alm)
 
     def adjoint_synthesize(self, maps: np.ndarray) -> np.ndarray:
         """Transpose of :meth:`synthesize`."""
-        geometry, place, size = self._layout
-        rings = np.zeros((*maps.shape[:-1], size))
-        rings[..., place] = maps
-        alm: np.ndarray = ducc0.sht.adjoint_synthesis(
-            map=rings, lmax=self.lmax, spin=self.spin, nthreads=threads(), **geometry
-        )
-        return alm
+        return self._ducc.adjoint_synthesize(maps)
 
-    def _batched(self, array: torch.Tensor) -> np.ndarray:
+    def uses_ducc(self, tensor: torch.Tensor) -> bool:
+        return tensor.device.type == "cpu" and self.engine == "auto"
+
+    def _weight(self, scale: float, count: Count, device: torch.device) -> torch.Tensor:
+        """What coefficients are multiplied by: the scale, and their multiplicity or its inverse."""
+        if count == "once":
+            return torch.tensor(scale, dtype=torch.float64)
+        return scale * (self.multiplicity if count == "twice" else 1 / self.multiplicity).to(device)
+
+    def _batched(self, array: torch.Tensor) -> torch.Tensor:
         if self.spin and array.shape[-2:-1] != (2,):
             raise ValueError(f"spin {self.spin} needs an axis of two before the last, got shape {tuple(array.shape)}")
-        flat = array.detach().cpu().reshape(-1, self.components, array.shape[-1])
-        return flat.to(torch.complex128 if flat.is_complex() else torch.float64).numpy()
+        array = array.detach().resolve_conj().resolve_neg()
+        return array.reshape(-1, self.components, array.shape[-1])
+
+    def maps_of(self, alm: torch.Tensor, scale: float, count: Count, dtype: torch.dtype) -> torch.Tensor:
+        """Map in the given precision of ``scale * alm``, the m > 0 coefficients counted as ``count`` says."""
+        weight, batch = self._weight(scale, count, alm.device), self._batched(alm)
+        if self.uses_ducc(alm):
+            numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
+            maps = torch.from_numpy(self._ducc.synthesize(batch.numpy(), weight.numpy(), numpy_dtype))
+        else:
+            maps = self.torch_transform(alm.device).synthesize(batch * weight)
+        return maps.to(dtype).reshape(*alm.shape[:-1], -1)
+
+    def alms_of(self, maps: torch.Tensor, scale: float, count: Count) -> torch.Tensor:
+        """``scale`` times the adjoint of the map, the m > 0 coefficients counted as ``count`` says."""
+        weight, batch = self._weight(scale, count, maps.device), self._batched(maps)
+        if self.uses_ducc(maps):
+            exact = batch if batch.dtype in (torch.float32, torch.float64) else batch.float()
+            alm = torch.from_numpy(self._ducc.adjoint_synthesize(exact.numpy(), weight.numpy()))
+        else:
+            alm = self.torch_transform(maps.device).adjoint_synthesize(batch) * weight
+        return alm.reshape(*maps.shape[:-1], -1)
 
 
 class _Synthesis(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, alm: torch.Tensor, transform: SphericalTransform) -> torch.Tensor:
-        ctx.transform = transform
-        maps = transform.synthesize(transform._batched(alm))
-        return torch.from_numpy(maps).to(alm.device).reshape(*alm.shape[:-1], -1)
+    """``S (scale w a)``; its gradient is ``scale w S^T g`` with every m > 0 coefficient counted twice."""
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        alm = _AdjointSynthesis.apply(grad, ctx.transform)
-        doubled = alm * ctx.transform.multiplicity.to(alm.device)
-        return doubled, None
+    def forward(
+        ctx: Any, alm: torch.Tensor, transform: SphericalTransform, scale: float, count: Count, dtype: torch.dtype
+    ) -> torch.Tensor:
+        ctx.transform, ctx.scale, ctx.count = transform, scale, count
+        return transform.maps_of(alm, scale, count, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        count = "twice" if ctx.count == "once" else "once"
+        return _AdjointSynthesis.apply(grad, ctx.transform, ctx.scale, count), None, None, None, None
 
 
 class _AdjointSynthesis(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, maps: torch.Tensor, transform: SphericalTransform) -> torch.Tensor:
-        ctx.transform, ctx.dtype = transform, maps.dtype
-        alm = transform.adjoint_synthesize(transform._batched(maps))
-        return torch.from_numpy(alm).to(maps.device).reshape(*maps.shape[:-1], -1)
+    """``scale w S^T T``; its gradient is ``S (scale w g)`` with every m > 0 coefficient counted half."""
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        maps = _Synthesis.apply(grad / ctx.transform.multiplicity.to(grad.device), ctx.transform)
-        return maps.to(ctx.dtype), None
+    def forward(
+        ctx: Any, maps: torch.Tensor, transform: SphericalTransform, scale: float, count: Count
+    ) -> torch.Tensor:
+        ctx.transform, ctx.scale, ctx.count, ctx.dtype = transform, scale, count, maps.dtype
+        return transform.alms_of(maps, scale, count)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        count = "half" if ctx.count == "once" else "once"
+        return _Synthesis.apply(grad, ctx.transform, ctx.scale, count, ctx.dtype), None, None, None
 
 
 def synthesis(alm: torch.Tensor, transform: SphericalTransform) -> torch.Tensor:
     """Differentiable map ``(..., npix)`` float64 of alms ``(..., nalm)``; spin 2 has an axis of two before the last."""
-    maps: torch.Tensor = _Synthesis.apply(alm, transform)
+    maps: torch.Tensor = _Synthesis.apply(alm, transform, 1.0, "once", torch.float64)
     return maps
 
 
-def adjoint_synthesis(maps: torch.Tensor, transform: SphericalTransform) -> torch.Tensor:
-    """Differentiable transpose of :func:`synthesis`: sums over pixels without a quadrature weight."""
-    alm: torch.Tensor = _AdjointSynthesis.apply(maps, transform)
+def adjoint_synthesis(maps: torch.Tensor, transform: SphericalTransform, scale: float = 1.0) -> torch.Tensor:
+    """Differentiable transpose of :func:`synthesis`, times ``scale``: sums over pixels without a quadrature weight."""
+    alm: torch.Tensor = _AdjointSynthesis.apply(maps, transform, scale, "once")
     return alm
 
 
@@ -136,8 +171,7 @@ def analysis(maps: torch.Tensor, transform: SphericalTransform, iterations: int 
     if iterations and transform.pixels is not None:
         raise ValueError("iterate on the whole sphere only; on a region use iterations=0")
     area = 4 * np.pi / (12 * transform.nside**2)
-    maps = maps.to(torch.float64)
-    alm = area * adjoint_synthesis(maps, transform)
+    alm = adjoint_synthesis(maps, transform, area)
     for _ in range(iterations):
-        alm = alm + area * adjoint_synthesis(maps - synthesis(alm, transform), transform)
+        alm = alm + adjoint_synthesis(maps - synthesis(alm, transform), transform, area)
     return alm

@@ -11,38 +11,28 @@ Conventions
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
-import ducc0
 import numpy as np
 
+from sphereml.harmonics.ducc_transform import DuccTransform
+from sphereml.harmonics.rings import RingLayout, alm_index, alm_size, ring_geometry, threads
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.ordering import nest_to_ring, ring_to_nest
 
-
-def alm_size(lmax: int) -> int:
-    """Number of (ell, m >= 0) coefficients up to ``lmax``."""
-    return (lmax + 1) * (lmax + 2) // 2
-
-
-def alm_index(lmax: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multipole and order of every stored coefficient: two int arrays of length ``alm_size(lmax)``."""
-    ell = np.concatenate([np.arange(m, lmax + 1) for m in range(lmax + 1)])
-    order = np.concatenate([np.full(lmax + 1 - m, m) for m in range(lmax + 1)])
-    return ell, order
-
-
-def threads() -> int:
-    """Threads given to ducc0: ``OMP_NUM_THREADS`` when set, else all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or (os.cpu_count() or 1)
+__all__ = [
+    "adjoint_synthesis",
+    "alm_index",
+    "alm_size",
+    "analysis",
+    "ring_geometry",
+    "synthesis",
+    "threads",
+]
 
 
 @lru_cache(maxsize=16)
-def ring_geometry(nside: int) -> dict[str, np.ndarray]:
-    """ducc0's description of the HEALPix rings (theta, nphi, phi0, ringstart)."""
-    geometry: dict[str, np.ndarray] = ducc0.healpix.Healpix_Base(nside, "RING").sht_info()
-    return geometry
+def _whole_sphere(nside: int, lmax: int, spin: int) -> DuccTransform:
+    return DuccTransform(RingLayout(nside), lmax, spin)
 
 
 def synthesis(alm: np.ndarray, nside: int, lmax: int, spin: int = 0) -> np.ndarray:
@@ -54,27 +44,12 @@ def synthesis(alm: np.ndarray, nside: int, lmax: int, spin: int = 0) -> np.ndarr
         float64 ``(..., npix)`` NEST, or ``(..., 2, npix)`` (Q, U).
     """
     lead, batch = _as_batch(alm, spin)
-    rings = ducc0.sht.synthesis(
-        alm=batch.astype(np.complex128, copy=False),
-        spin=spin,
-        lmax=lmax,
-        nthreads=threads(),
-        **ring_geometry(nside),
-    )
-    return ring_to_nest(rings.reshape(*lead, -1), axis=-1)
+    return _whole_sphere(nside, lmax, spin).synthesize(batch).reshape(*lead, -1)
 
 
 def adjoint_synthesis(maps: np.ndarray, lmax: int, spin: int = 0) -> np.ndarray:
     """The transpose of :func:`synthesis` (sums over pixels, no quadrature weight).  Maps NEST, alms as there."""
-    lead, batch = _as_batch(nest_to_ring(np.asarray(maps), axis=-1), spin)
-    alm = ducc0.sht.adjoint_synthesis(
-        map=batch.astype(np.float64, copy=False),
-        spin=spin,
-        lmax=lmax,
-        nthreads=threads(),
-        **ring_geometry(HealpixGrid.of_size(maps.shape[-1]).nside),
-    )
-    return alm.reshape(*lead, -1)
+    return _scaled_adjoint(np.asarray(maps), lmax, spin, 1.0)
 
 
 def analysis(maps: np.ndarray, lmax: int, spin: int = 0, iterations: int = 3) -> np.ndarray:
@@ -82,18 +57,24 @@ def analysis(maps: np.ndarray, lmax: int, spin: int = 0, iterations: int = 3) ->
 
     ``a_0 = w S^T d``, then ``a_{k+1} = a_k + w S^T (d - S a_k)`` with S the synthesis and w the pixel area.
     """
-    maps = np.asarray(maps, dtype=np.float64)
+    maps = np.asarray(maps)
     grid = HealpixGrid.of_size(maps.shape[-1])
-    alm = grid.pixel_area * adjoint_synthesis(maps, lmax, spin)
+    alm = _scaled_adjoint(maps, lmax, spin, grid.pixel_area)
     for _ in range(iterations):
         residual = maps - synthesis(alm, grid.nside, lmax, spin)
-        alm += grid.pixel_area * adjoint_synthesis(residual, lmax, spin)
+        alm += _scaled_adjoint(residual, lmax, spin, grid.pixel_area)
     return alm
 
 
+def _scaled_adjoint(maps: np.ndarray, lmax: int, spin: int, scale: float) -> np.ndarray:
+    lead, batch = _as_batch(maps, spin)
+    transform = _whole_sphere(HealpixGrid.of_size(maps.shape[-1]).nside, lmax, spin)
+    return transform.adjoint_synthesize(batch, scale).reshape(*lead, -1)
+
+
 def _as_batch(array: np.ndarray, spin: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """Leading shape, and the array as ``(batch, ncomp, n)`` for ducc0."""
+    """Leading shape, and the array as ``(batch, ncomp, n)``."""
     components = 1 if spin == 0 else 2
     if spin and array.shape[-2] != 2:
         raise ValueError(f"spin {spin} needs an axis of two before the last, got shape {array.shape}")
-    return array.shape[:-1], np.ascontiguousarray(array.reshape(-1, components, array.shape[-1]))
+    return array.shape[:-1], array.reshape(-1, components, array.shape[-1])

@@ -19,7 +19,8 @@ def nest_to_ring_index(nside: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _nest_index_of_ring(nside: int) -> np.ndarray:
+def ring_to_nest_index(nside: int) -> np.ndarray:
+    """NEST index of every RING pixel, read-only ``(npix,)``."""
     index = healpy.ring2nest(nside, np.arange(12 * nside * nside))
     index.setflags(write=False)
     return index
@@ -34,4 +35,4 @@ def ring_to_nest(maps: np.ndarray, axis: int = 0) -> np.ndarray:
 def nest_to_ring(maps: np.ndarray, axis: int = 0) -> np.ndarray:
     """Reorder full-sky maps from NEST to RING along ``axis`` (a copy)."""
     grid = HealpixGrid.of_size(maps.shape[axis])
-    return np.take(maps, _nest_index_of_ring(grid.nside), axis=axis)
+    return np.take(maps, ring_to_nest_index(grid.nside), axis=axis)
