@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import healpy
 import numpy as np
@@ -12,19 +11,19 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain, FlatPatch, HealpixSky
+from sphereml.domains.protocol import Stencil
 from sphereml.errors import UserError
 from sphereml.harmonics.transforms import alm_index
 from sphereml.models.layers import Convolution
-from sphereml.models.unet import UNet
-from sphereml.sky.graphs import neighbours, rescaled_laplacian
+from sphereml.sky.graphs import rescaled_laplacian
 from sphereml.sky.regions import Region
-from sphereml.testing import SYMMETRIES, assert_equivariant, network_function, rotation_error
+from sphereml.testing import SYMMETRIES, Symmetry, assert_equivariant, network_function, rotation_error
 
 SPHERE = HealpixSky(8)
 TILE = HealpixSky(8, (3, 17, 18), 2)
 PATCH = FlatPatch(16, 200.0)
+GRAPHS: tuple[Stencil, ...] = ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60")
 DOMAINS = {"sphere": SPHERE, "tile": TILE, "patch": PATCH}
 every_domain = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS.keys())
 
@@ -203,101 +202,6 @@ def test_flat_layers_equal_torchs():
     assert PATCH.coarser() == FlatPatch(8, 400.0)
 
 
-# --- tiles ----------------------------------------------------------------------------------------------------------
-
-
-def small_unet(domain: Domain, config: ModelConfig, channels: int = 3) -> UNet:
-    """A network whose biases and running statistics are those of no empty sky, so that a wrong halo shows."""
-    torch.manual_seed(0)
-    network = UNet(domain, channels, config)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(0, 0.3)
-        network.train()
-        network(noise(1, *domain.shape, channels, seed=3), domain)
-    return network.eval()
-
-
-def halo_width(config: ModelConfig, nside: int) -> float:
-    """How far an output pixel sees, degrees: the longest chain of neighbours, parents and children.
-
-    A convolution of Chebyshev order K reaches K - 1 neighbours.  A level is convolved on the way down and up (the last
-    level once), and every change of level goes from a pixel's centre to its parent's and back to a child's.
-    """
-    total = 0.0
-    for level in range(config.depth + 1):
-        here = nside >> level
-        pixels = np.arange(12 * here**2)
-        centres = np.stack(healpy.pix2vec(here, pixels, nest=True), axis=-1)
-        table = neighbours(here, pixels)
-        chord = np.linalg.norm(centres[table] - centres[:, None], axis=-1)[table >= 0].max()
-        blocks = 1 if level == config.depth else 2
-        total += blocks * config.convs_per_level * (config.kernel - 1) * 2 * np.arcsin(chord / 2)
-        if level:
-            total += 2 * healpy.max_pixrad(here)
-    return float(np.degrees(total))
-
-
-def tile_with_halo(network: UNet, x: torch.Tensor, tile: Region, width: float) -> tuple[torch.Tensor, Region]:
-    """The network's output on a tile's own pixels, run on the tile and its halo alone."""
-    wide = tile.dilated(width)
-    with torch.inference_mode():
-        output = network(x[:, wide.pixels], HealpixSky.of(wide))
-    return output[:, wide.locate(tile.pixels)], wide
-
-
-TILED = ModelConfig(width=4, depth=2, kernel=3, convs_per_level=1)
-# Pixels of Nside 8: corners where three base pixels meet (7 neighbours), where four meet, a pole, and one inside.
-TILES = {
-    "three": 21,
-    "three_equator": 64 * 4 + 63,
-    "three_south": 64 * 8 + 42,
-    "four": 64 * 5 + 21,
-    "pole": 63,
-    "inner": 92,
-}
-
-
-@pytest.mark.parametrize(
-    ("nside", "config"), [(64, TILED), (32, replace(TILED, depth=1, convs_per_level=2))], ids=["depth_2", "depth_1"]
-)
-def test_tiles_with_a_halo_equal_the_whole_sphere(nside, config, tolerance):
-    sphere = HealpixSky(nside)
-    network = small_unet(sphere, config)
-    x = noise(1, *sphere.shape, 3)
-    with torch.inference_mode():
-        whole = network(x, sphere)
-    width = halo_width(config, nside)
-    for name, pixel in TILES.items():
-        tile = Region(nside, (pixel,), 8)
-        ours, wide = tile_with_halo(network, x, tile, width)
-        assert wide.npix < 0.6 * 12 * nside**2, "the halo must leave a part of the sphere out"
-        assert relative(ours, whole[:, tile.pixels]) < tolerance(torch.float32, "network"), name
-
-
-def test_tiles_hold_corners_with_seven_neighbours():
-    for name, pixel in TILES.items():
-        assert (neighbours(64, Region(64, (pixel,), 8).pixels) < 0).any() == name.startswith("three")
-
-
-def test_a_halo_too_narrow_shows():
-    sphere = HealpixSky(32)
-    network, x, tile = small_unet(sphere, TILED), noise(1, *sphere.shape, 3), Region(32, (92,), 8)
-    with torch.inference_mode():
-        whole = network(x, sphere)
-    ours, _ = tile_with_halo(network, x, tile, 0.0)
-    assert relative(ours, whole[:, tile.pixels]) > 1e-3
-
-
-def test_union_of_tiles_is_the_whole_sphere(tolerance):
-    """All twelve base pixels as a list are the sphere."""
-    sphere, union = HealpixSky(8), HealpixSky(8, tuple(range(12)))
-    network, x = small_unet(sphere, TILED), noise(1, *sphere.shape, 3)
-    with torch.inference_mode():
-        assert relative(network(x, union), network(x, sphere)) < tolerance(torch.float32, "network")
-
-
 # --- symmetries -----------------------------------------------------------------------------------------------------
 
 
@@ -312,8 +216,11 @@ class Layer(nn.Module):
         return self.act(x, domain)
 
 
-def convolution(x: torch.Tensor, domain: HealpixSky) -> torch.Tensor:
-    return domain.convolve(x, noise(4, 3, 2, seed=1, dtype=x.dtype))
+def convolution(stencil: Stencil, kernel: int) -> Layer:
+    def act(x: torch.Tensor, domain: HealpixSky) -> torch.Tensor:
+        return domain.convolve(x, noise(domain.taps(kernel, stencil), 3, 2, seed=1, dtype=x.dtype), stencil=stencil)
+
+    return Layer(act)
 
 
 def pooling_and_back(x: torch.Tensor, domain: HealpixSky) -> torch.Tensor:
@@ -322,15 +229,24 @@ def pooling_and_back(x: torch.Tensor, domain: HealpixSky) -> torch.Tensor:
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES, ids=str)
 def test_layers_keep_every_symmetry_of_the_grid(symmetry, tolerance):
-    for act in (convolution, pooling_and_back):
+    for layer in (convolution("adjacent", 4), Layer(pooling_and_back)):
         for dtype in (torch.float32, torch.float64):
-            assert_equivariant(network_function(Layer(act), 8, dtype), 8, symmetry, tolerance(dtype, "layer"))
+            assert_equivariant(network_function(layer, 8, dtype), 8, symmetry, tolerance(dtype, "layer"))
+    for graph in GRAPHS:  # many products to a sum: in float64
+        function = network_function(convolution(graph, 3), 8, torch.float64)
+        assert_equivariant(function, 8, symmetry, tolerance(torch.float64, "layer"))
 
 
-@pytest.mark.parametrize("symmetry", SYMMETRIES, ids=str)
-def test_unet_keeps_every_symmetry_of_the_grid(symmetry, tolerance):
-    network = small_unet(HealpixSky(16), replace(TILED, convs_per_level=2))
-    assert_equivariant(network_function(network, 16), 16, symmetry, tolerance(torch.float32, "network"))
+@pytest.mark.parametrize("turns", range(4))
+def test_oriented_convolution_keeps_quarter_turns(turns, tolerance):
+    function = network_function(convolution("oriented", 3), 8, torch.float64)
+    assert_equivariant(function, 8, Symmetry(turns), tolerance(torch.float64, "layer"))
+
+
+def test_oriented_convolution_knows_left_from_right():
+    function = network_function(convolution("oriented", 3), 8, torch.float64)
+    with pytest.raises(AssertionError, match="deviation"):
+        assert_equivariant(function, 8, Symmetry(mirror_lon=True), 0.1)
 
 
 def test_sixteen_symmetries_form_the_group_of_the_grid():

@@ -26,7 +26,10 @@ SETTINGS = [
     *("patches.size=16", "patches.pixel_arcmin=93.6", "model.width=4", "model.depth=1"),
     *("training.epochs=1", "training.steps_per_epoch=3", "training.validation_batches=1", "training.batch_size=2"),
 ]
-NETWORKS = ("unet_flat", "unet_sphere", "unet_flat_plain", "unet_sphere_plain", "gain_flat", "gain_sphere")
+NETWORKS = (
+    *("unet_flat", "unet_sphere", "unet_oriented", "unet_flat_plain", "unet_sphere_plain"),
+    *("gain_flat", "gain_sphere"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +135,10 @@ def test_another_sky_is_refused(trained):
         Predictor(trained("linear"), synthetic_sky(16))
     with pytest.raises(UserError, match="trained on 4 channels"):
         Predictor(trained("unet_sphere"), synthetic_sky(32, channels=5)).sphere()
+
+
+@pytest.mark.parametrize("name", ["unet_sphere", "unet_oriented", "gain_sphere"])
+def test_prediction_by_tiles_is_the_same(name, trained, sky32, tolerance):
+    run = trained(name)
+    whole, tiled = (Predictor(run, sky32, tile_side=side).sphere().values for side in (256, 16))
+    assert np.abs(tiled - whole).max() < tolerance(torch.float32, "network") * whole.std()

@@ -51,28 +51,33 @@ def test_coarser_holds_the_parents_in_order(region):
 
 
 @settings(max_examples=30, deadline=None)
-@given(regions(), st.floats(0, 60))
-def test_dilated_contains_all_within_its_width(region, width):
-    wide = region.dilated(width)
-    vectors = region.grid.vectors()
-    near = (vectors @ vectors[region.pixels].T).max(axis=1) >= np.cos(np.radians(width))
-    assert np.isin(np.flatnonzero(near), wide.pixels).all()
-    assert np.isin(region.pixels, wide.pixels).all()
+@given(regions(), st.integers(0, 9))
+def test_grown_holds_every_pixel_that_many_steps_away(region, pixels):
+    wide = region.grown(pixels)
+    near = region.pixels
+    for _ in range(pixels):
+        around = healpy.get_all_neighbours(region.nside, near, nest=True)
+        near = np.union1d(near, around[around >= 0])
+    assert np.isin(near, wide.pixels).all()
     assert (wide.nside, wide.coarse_nside) == (region.nside, region.coarse_nside)
 
 
-def test_dilated_is_no_wider_than_needed():
-    tile = Region(32, (100,), 8)
-    centres = HealpixGrid(8).vectors()
-    chosen = np.degrees(np.arccos(centres[list(tile.dilated(10).coarse_pixels)] @ centres[100]).max())
-    assert chosen < 10 + 2 * np.degrees(healpy.max_pixrad(8))
+def test_grown_is_no_wider_than_needed():
+    assert Region(32, (100,), 8).grown(4).npix == 9 * 16
+    assert Region(32, (100,), 8).grown(5).npix == 25 * 16
+
+
+@settings(max_examples=30, deadline=None)
+@given(regions())
+def test_split_keeps_the_pixels(region):
+    np.testing.assert_array_equal(region.split(region.nside).pixels, region.pixels)
 
 
 def test_whole_sphere():
     sphere = Region(8)
     assert sphere.is_full and sphere.npix == 768
     np.testing.assert_array_equal(sphere.locate(np.array([-1, 0, 767])), [-1, 0, 767])
-    assert sphere.dilated(20) is sphere
+    assert sphere.grown(20) is sphere
     assert sphere.coarser() == Region(4)
     with pytest.raises(UserError):
         Region(1).coarser()

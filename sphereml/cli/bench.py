@@ -1,38 +1,117 @@
-"""``sphereml bench conv``: sphere convolutions beside a flat one, alternating in one process."""
+"""``sphereml bench conv|graph|sht|tile|prepare``: what is ours beside what is known, in one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from sphereml.cli.experiment import say
 from sphereml.errors import UserError
 
+_OPTIONS = {
+    "nside": "resolution of the maps",
+    "channels": "channels in and out",
+    "batch": "skies at once",
+    "runs": "timed rounds",
+    "lmax": "highest multipole",
+    "maps": "maps at once",
+    "tile-nside": "Nside of the tiles",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["conv"])
-    parser.add_argument("--nside", type=int, default=64)
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=15, help="timed runs of each layer")
+    benchmarks = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    conv = _add(benchmarks, "conv", "sphere convolutions beside Conv2d", nside=64, channels=64, batch=1, runs=15)
+    conv.add_argument("--memory", action="store_true", help="peak memory too, each layer in a process of its own")
+    graph = _add(benchmarks, "graph", "neighbour graphs and their Laplacians beside scipy's", nside=64)
+    graph.add_argument("--ours", action="store_true", help="leave scipy out")
+    sht = _add(
+        benchmarks, "sht", "differentiable transforms beside ducc0 and healpy", nside=64, lmax=128, maps=16, runs=7
+    )
+    sht.add_argument("--loss", action="store_true", help="the share of a training step taken by the loss as well")
+    tile = _add(benchmarks, "tile", "the whole sphere tile by tile and at once", nside=64, channels=16, tile_nside=2)
+    tile.add_argument("--tiles-only", action="store_true", help="where the whole sphere at once does not fit")
+
+
+def _add(benchmarks: Any, name: str, about: str, **defaults: int) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = benchmarks.add_parser(name, help=about)
+    for option, default in defaults.items():
+        word = option.replace("_", "-")
+        parser.add_argument(f"--{word}", type=int, default=default, help=f"{_OPTIONS[word]} (default {default})")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
 
 
 def run(options: argparse.Namespace) -> None:
-    from sphereml.evaluation.benchmark import ConvolutionBenchmark
-
-    for name in ("channels", "batch", "runs"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} {getattr(options, name)} is impossible", "give 1 or more")
-    result = ConvolutionBenchmark(options.nside, options.channels, options.batch, options.runs).measure()
+    for name, value in vars(options).items():
+        if type(value) is int and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value} is impossible", "give 1 or more")
+    result = _BENCHMARKS[options.what](options)
     if options.json:
         say(json.dumps(result))
-        return
-    flat = result["conv2d"]
-    say(f"Nside {options.nside}, {options.channels} channels, batch {options.batch}, medians of {options.runs} runs")
-    say(f"conv2d 3x3 channels_last     forward {flat['fwd_ms']:7.1f} ms   with backward {flat['fwdbwd_ms']:7.1f} ms")
-    for name, row in result["layers"].items():
-        say(
-            f"{name:28s} forward {row['fwd_ms']:7.1f} ms   with backward {row['fwdbwd_ms']:7.1f} ms"
-            f"   x {row['ratio_fwdbwd']:.2f}"
-        )
+    else:
+        for line in _lines(result):
+            say(line)
+
+
+def _conv(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.convolution import ConvolutionBenchmark
+
+    sizes = options.nside, options.channels, options.batch, options.runs
+    return ConvolutionBenchmark(*sizes, memory=options.memory).measure()
+
+
+def _graph(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.graph import GraphBenchmark
+
+    return GraphBenchmark(options.nside, plain=not options.ours).measure()
+
+
+def _sht(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.transform import TransformBenchmark, loss_share
+
+    result = TransformBenchmark(options.nside, options.lmax, options.maps, options.runs).measure()
+    return result | ({"loss": loss_share(runs=options.runs)} if options.loss else {})
+
+
+def _tile(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.tile import TileBenchmark
+
+    sizes = options.nside, options.channels, options.tile_nside
+    return TileBenchmark(*sizes, direct=not options.tiles_only).measure()
+
+
+_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile}
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    """Sizes on one line, then a line for every innermost group of figures."""
+    yield ", ".join(f"{name} {_spelled(value)}" for name, value in result.items() if not isinstance(value, dict))
+    for name, value in result.items():
+        if isinstance(value, dict):
+            yield from _rows(name, value)
+
+
+def _rows(name: str, group: dict[str, Any]) -> Iterator[str]:
+    figures = {key: value for key, value in group.items() if not isinstance(value, dict)}
+    if figures:
+        yield f"{name:36s}" + "  ".join(f"{key} {_spelled(value):>8s}" for key, value in figures.items())
+    for key, value in group.items():
+        if isinstance(value, dict):
+            yield from _rows(key if name in _GROUPS else f"{name} {key}", value)
+
+
+# Words that say nothing beside the names below them.
+_GROUPS = ("layers", "graphs", "networks")
+
+
+def _spelled(value: Any) -> str:
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 100
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

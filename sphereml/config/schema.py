@@ -128,7 +128,10 @@ class ModelConfig:
     depth: int = 3
     max_width: int = 512
     convs_per_level: int = 2
-    kernel: int = 3  # side of the flat kernel; Chebyshev order K on the sphere
+    # On the sphere: the graph of the Chebyshev convolutions ("adjacent", "nearest8", "nearest20", "nearest40",
+    # "nearest60"), or "oriented" for nine weights on the face grid.
+    stencil: str = "adjacent"
+    kernel: int = 3  # side of the flat or oriented kernel; number K of Chebyshev polynomials
     dropout: float = 0.3
     input_noise: float = 0.0
     norm: str = "batch"

@@ -24,6 +24,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.guess": ("column", "linear"),
     "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
+    "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
     "split.train": ("north", "south", "east", "west"),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import conv2d, max_pool2d
 
-from sphereml.domains.protocol import Correlation
+from sphereml.domains.protocol import Correlation, Stencil
 from sphereml.errors import UserError
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
@@ -41,15 +41,20 @@ class FlatPatch:
             raise UserError(f"a patch of {self.n} pixels cannot be halved", "use a smaller depth or a size 2^k")
         return FlatPatch(self.n // 2, 2 * self.pixel_size, self.projection)
 
-    def taps(self, kernel: int) -> int:
+    def taps(self, kernel: int, stencil: Stencil = "adjacent") -> int:
         if kernel % 2 == 0:
             raise UserError(f"a flat kernel of side {kernel} has no centre", "use an odd kernel: 3 or 5")
         return kernel * kernel
 
-    def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    def reach(self, taps: int, stencil: Stencil = "adjacent") -> int:
+        return round(taps**0.5) // 2
+
+    def convolve(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
         side = round(kernel.shape[0] ** 0.5)
         filters = kernel.view(side, side, *kernel.shape[1:]).permute(3, 2, 0, 1)
-        return conv2d(x.permute(0, 3, 1, 2), filters, padding=side // 2).permute(0, 2, 3, 1)
+        return conv2d(x.permute(0, 3, 1, 2), filters, bias, padding=side // 2).permute(0, 2, 3, 1)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

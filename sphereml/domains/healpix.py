@@ -1,8 +1,9 @@
 """The sphere, or any union of coarse HEALPix pixels, as a domain.
 
-Pixels are NEST, ``(batch, pixel, channel)``.  Convolution is the Chebyshev graph convolution on the 8-neighbour graph;
-pooling takes the maximum of the four children; all children share the weights of the upsampling, which keeps the
-network equivariant to the rotations that permute pixels.  Spectra are pseudo-spectra of the windowed region.
+Pixels are NEST, ``(batch, pixel, channel)``.  The stencil of a convolution is a neighbour graph (Chebyshev convolution)
+or the face grid (nine oriented weights).  Pooling takes the maximum of the four children; all children share the
+weights of the upsampling, which keeps a network on a graph equivariant to the rotations and mirrors that permute
+pixels.  Spectra are pseudo-spectra of the windowed region.
 """
 
 from __future__ import annotations
@@ -12,24 +13,20 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
+from torch.nn.functional import linear
 
-from sphereml.domains.chebyshev import chebyshev_convolution
-from sphereml.domains.protocol import Correlation
+from sphereml.domains.chebyshev import ChebyshevLayout
+from sphereml.domains.convolution import Layout, LayoutCache, convolve
+from sphereml.domains.oriented import OrientedLayout
+from sphereml.domains.protocol import Correlation, Stencil
+from sphereml.errors import UserError
 from sphereml.harmonics.autograd import SphericalTransform, analysis
 from sphereml.harmonics.correlation import centred, sphere_band_correlation
-from sphereml.sky.graphs import rescaled_laplacian
+from sphereml.sky.graphs import graph_reach, rescaled_laplacian
 from sphereml.sky.regions import Region
 
-
-@lru_cache(maxsize=256)
-def _table(region: Region, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Neighbour table of the rescaled Laplacian of a region, built once and shared by all layers.
-
-    A table first asked for in inference mode must serve a training step later, so it is never an inference tensor.
-    """
-    operator = rescaled_laplacian(region)
-    with torch.inference_mode(False):
-        return torch.from_numpy(operator.index), torch.from_numpy(operator.weight).to(dtype)
+# Layouts kept: neighbour tables of about as many pixels as one sky of Nside 512 (some 0.1 kB each).
+_LAYOUTS = LayoutCache(budget=12 * 512**2)
 
 
 @lru_cache(maxsize=64)
@@ -60,12 +57,29 @@ class HealpixSky:
     def coarser(self) -> HealpixSky:
         return HealpixSky.of(self.region.coarser())
 
-    def taps(self, kernel: int) -> int:
-        return kernel
+    def taps(self, kernel: int, stencil: Stencil = "adjacent") -> int:
+        if stencil == "oriented" and kernel not in (1, 3):
+            raise UserError(f"an oriented convolution has no kernel of {kernel}", "use model.kernel=3 (nine weights)")
+        return 9 if stencil == "oriented" and kernel == 3 else kernel
 
-    def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        index, weight = _table(self.region, x.dtype)
-        return chebyshev_convolution(x, kernel, index.to(x.device), weight.to(x.device))
+    def reach(self, taps: int, stencil: Stencil = "adjacent") -> int:
+        return taps // 9 if stencil == "oriented" else (taps - 1) * graph_reach(stencil)
+
+    def convolve(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
+        if len(kernel) == 1:
+            return linear(x, kernel[0].T, bias)
+        return convolve(x, kernel, bias, self._layout(stencil, x))
+
+    def _layout(self, stencil: Stencil, x: torch.Tensor) -> Layout:
+        if stencil == "oriented":
+            return _LAYOUTS.get((self.region, stencil, x.device), lambda: OrientedLayout(self.region, x.device))
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return _LAYOUTS.get(
+            (self.region, stencil, dtype, x.device),
+            lambda: ChebyshevLayout(rescaled_laplacian(self.region, stencil), dtype, x.device),
+        )
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).amax(dim=2)
@@ -88,6 +102,6 @@ class HealpixSky:
         """See the protocol; multipoles run over the integers ``lo <= ell < hi``."""
         lmax = max(int(-(-hi // 1)) - 1 for _, hi in bands)
         transform = _transform(self.region, lmax)
-        fields = torch.stack([centred(a, window), centred(b, window)])
-        alm = analysis(fields, transform, iterations=0)
-        return sphere_band_correlation(alm[0], alm[1], lmax, bands, kind)
+        # Apart: the gradient of a target, which nobody asks for, would cost a synthesis.
+        alm_a, alm_b = (analysis(centred(field, window), transform, iterations=0) for field in (a, b))
+        return sphere_band_correlation(alm_a, alm_b, lmax, bands, kind)

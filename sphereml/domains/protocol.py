@@ -13,6 +13,9 @@ from typing import Literal, Protocol
 import torch
 
 Correlation = Literal["mode", "ell"]
+# What a convolution on the sphere sums over: Chebyshev polynomials of a graph's Laplacian, by the graph's name (see
+# ``sky.graphs``), or the nine pixels of the face grid.  A flat patch has one stencil and takes no notice.
+Stencil = Literal["adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented"]
 
 
 class Domain(Protocol):
@@ -22,13 +25,22 @@ class Domain(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Shape of the pixel axes."""
 
-    def taps(self, kernel: int) -> int:
-        """Number of taps of a convolution of the given kernel size (flat) or Chebyshev order (sphere)."""
+    def taps(self, kernel: int, stencil: Stencil = "adjacent") -> int:
+        """Number of taps of a convolution: ``kernel`` is its side (flat, oriented) or counts polynomials (graph).
+
+        Raises:
+            UserError: there is no such kernel.
+        """
+
+    def reach(self, taps: int, stencil: Stencil = "adjacent") -> int:
+        """How many pixels beyond its own a convolution of so many taps sees, to every side."""
 
     def coarser(self) -> Domain:
         """The domain after one pooling step; raises UserError when it cannot be pooled further."""
 
-    def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    def convolve(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
         """Convolution ``(B, *shape, Cin) -> (B, *shape, Cout)`` with zero padding beyond the domain."""
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:

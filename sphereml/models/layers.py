@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
 
+from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
+from sphereml.domains.protocol import Stencil
 
 
 class Convolution(nn.Module):
     """Convolution with bias, ``(B, *shape, Cin) -> (B, *shape, Cout)``; ``zero=True`` starts it at zero."""
 
-    def __init__(self, domain: Domain, channels_in: int, channels_out: int, kernel: int, zero: bool = False) -> None:
+    depth = 0
+
+    def __init__(
+        self,
+        domain: Domain,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stencil: Stencil = "adjacent",
+        zero: bool = False,
+    ) -> None:
         super().__init__()
-        taps = domain.taps(kernel)
+        self.stencil = stencil
+        taps = domain.taps(kernel, stencil)
         scale = 0.0 if zero else (2 / (taps * channels_in)) ** 0.5  # He et al. 2015, for ReLU
         self.kernel = nn.Parameter(scale * torch.randn(taps, channels_in, channels_out))
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
+    def reach(self, domain: Domain) -> int:
+        """Pixels beyond its own that an output sees, to every side."""
+        return domain.reach(len(self.kernel), self.stencil)
+
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
-        return domain.convolve(x, self.kernel) + self.bias
+        return domain.convolve(x, self.kernel, self.bias, self.stencil)
 
 
 class Upsampling(nn.Module):
@@ -65,16 +83,18 @@ class ChannelDropout(nn.Module):
 
 
 class ConvolutionBlock(nn.Module):
-    """``count`` times convolution, normalization, ReLU, dropout."""
+    """``convs_per_level`` times convolution, normalization, ReLU, dropout; from ``channels[0]`` to ``channels[1]``."""
 
-    def __init__(
-        self, domain: Domain, channels: tuple[int, int], kernel: int, norm: str, dropout: float, count: int
-    ) -> None:
+    def __init__(self, domain: Domain, channels: tuple[int, int], config: ModelConfig) -> None:
         super().__init__()
-        widths = [channels[0], *[channels[1]] * count]
-        self.convolutions = nn.ModuleList(Convolution(domain, a, b, kernel) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(ChannelNorm(channels[1], norm) for _ in range(count))
-        self.dropout = ChannelDropout(dropout)
+        widths = pairwise([channels[0], *[channels[1]] * config.convs_per_level])
+        stencil = cast(Stencil, config.stencil)
+        self.convolutions = nn.ModuleList(Convolution(domain, a, b, config.kernel, stencil) for a, b in widths)
+        self.norms = nn.ModuleList(ChannelNorm(channels[1], config.norm) for _ in self.convolutions)
+        self.dropout = ChannelDropout(config.dropout)
+
+    def reach(self, domain: Domain) -> int:
+        return sum(cast(Convolution, convolution).reach(domain) for convolution in self.convolutions)
 
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):

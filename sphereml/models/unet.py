@@ -8,6 +8,7 @@ has the paper's: 4 steps, 64 -> 128 -> 256 -> 512 -> 512 channels, two 3x3 convo
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -30,14 +31,27 @@ class UNet(nn.Module):
         widths = [min(config.width * 2**level, config.max_width) for level in range(config.depth + 1)]
 
         def block(channels: tuple[int, int]) -> ConvolutionBlock:
-            return ConvolutionBlock(
-                domain, channels, config.kernel, config.norm, config.dropout, config.convs_per_level
-            )
+            return ConvolutionBlock(domain, channels, config)
 
         self.down = nn.ModuleList(block(pair) for pair in zip([channels_in, *widths[:-1]], widths, strict=True))
         self.upsampling = nn.ModuleList(Upsampling(domain, coarse, fine) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(block((2 * width, width)) for width in widths[:-1])
         self.output = Convolution(domain, widths[0], channels_out, 1, zero=zero_output)
+
+    @property
+    def depth(self) -> int:
+        return len(self.up)
+
+    def reach(self, domain: Domain) -> int:
+        """Pixels of ``domain`` that an output sees beyond the pixel of the coarsest level it lies in, to every side."""
+        down, up = ([cast(ConvolutionBlock, block).reach(domain) for block in path] for path in (self.down, self.up))
+        seen = self.output.reach(domain)
+        for own in up:
+            seen = -(-(seen + own) // 2)
+        seen += down[-1]
+        for own in reversed(down[:-1]):
+            seen = 2 * seen + own
+        return seen
 
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
         levels, skipped = [domain], []

@@ -90,12 +90,21 @@ class Region:
             )
         return Region(self.nside // 2, self.coarse_pixels, self.coarse_nside)
 
-    def dilated(self, width: float) -> Region:
-        """This region and every coarse pixel that comes within ``width`` degrees of it: a tile with its halo."""
+    def grown(self, pixels: int) -> Region:
+        """This region and every coarse pixel within ``pixels`` of its own pixels, side to side or corner to corner.
+
+        The halo of a tile: the result of any chain of convolutions that see ``pixels`` in all is exact on the tile.
+        """
         if self.coarse_pixels is None:
             return self
-        centres = HealpixGrid(self.coarse_nside).vectors()
-        reach = 2 * healpy.max_pixrad(self.coarse_nside) + np.radians(width)
-        own = centres[list(self.coarse_pixels)]
-        near = (centres @ own.T).max(axis=1) >= np.cos(min(reach, np.pi))
-        return Region(self.nside, tuple(np.flatnonzero(near).tolist()), self.coarse_nside)
+        grown = np.asarray(self.coarse_pixels)
+        for _ in range(-(-pixels // (self.nside // self.coarse_nside))):
+            around = healpy.get_all_neighbours(self.coarse_nside, grown, nest=True)
+            grown = np.union1d(grown, around[around >= 0])
+        return Region(self.nside, tuple(grown.tolist()), self.coarse_nside)
+
+    def split(self, coarse_nside: int) -> Region:
+        """The same pixels as a union of the finer coarse pixels of ``coarse_nside``."""
+        parents = np.arange(12 * self.coarse_nside**2) if self.coarse_pixels is None else np.asarray(self.coarse_pixels)
+        pixels = Region(coarse_nside, tuple(parents.tolist()), self.coarse_nside).pixels
+        return Region(self.nside, tuple(pixels.tolist()), coarse_nside)

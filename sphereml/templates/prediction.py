@@ -1,8 +1,9 @@
 """Full-sky predictions of a finished run, on the sphere itself whatever the model's domain.
 
-A spherical network sees the whole sphere at once.  A flat network's *output* is predicted on patches that cover the
-sphere, stitched by a partition of unity, and only then combined with the first guess, ``t' = base + gain n``, on the
-sphere's own pixels: in the physical form the column keeps its resolution and only the gain is interpolated.
+A spherical network sees the whole sphere at once, or by exact tiles where it is large.  A flat network's *output* is
+predicted on patches that cover the sphere, stitched by a partition of unity, and only then combined with the first
+guess, ``t' = base + gain n``, on the sphere's own pixels: in the physical form the column keeps its resolution and only
+the gain is interpolated.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from sphereml.data.store import Sky, column
 from sphereml.domains import FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.baselines import LinearModel
+from sphereml.models.tiling import Tiling
+from sphereml.models.unet import UNet
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
@@ -32,10 +34,11 @@ _CENTRES_NSIDE = (4, 8, 16)
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A finished run, ready to predict on one sky."""
+    """A finished run, ready to predict on one sky; tiles of ``tile_side`` pixels a side bound the memory."""
 
     run: Run
     sky: Sky
+    tile_side: int = 256
 
     def __post_init__(self) -> None:
         expected = self.run.manifest()["nside"]
@@ -81,7 +84,7 @@ class Predictor:
             output, seam = stitched.map, stitched.seam
         return scaling.restore(_combined(fields.base, fields.gain, output, scaling)), seam
 
-    def _network(self) -> tuple[DustScaling, TaskFields, nn.Module]:
+    def _network(self) -> tuple[DustScaling, TaskFields, UNet]:
         scaling = DustScaling.from_json(self.run.scaling())
         if scaling.channels_in != len(self.sky.channels):
             raise UserError(
@@ -92,13 +95,16 @@ class Predictor:
         network.load_state_dict(self.run.weights())
         return scaling, build_fields(self.sky, scaling), network.eval()
 
-    def _sphere_output(self, network: nn.Module, fields: TaskFields) -> np.ndarray:
+    def _sphere_output(self, network: UNet, fields: TaskFields) -> np.ndarray:
+        nside = self.sky.grid.nside
+        if nside > self.tile_side:
+            return Tiling(network, nside, nside // self.tile_side).run(fields.features)
         with torch.no_grad():
-            output = network(torch.from_numpy(fields.features)[None], HealpixSky(self.sky.grid.nside))
-        return output[0].numpy()
+            output: np.ndarray = network(torch.from_numpy(fields.features)[None], HealpixSky(nside))[0].numpy()
+        return output
 
     def _flat_outputs(
-        self, network: nn.Module, fields: TaskFields, frames: np.ndarray
+        self, network: UNet, fields: TaskFields, frames: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Network output ``(n, size, size, noutput)`` with its frames, a few patches at a time."""
         patch = gnomonic_patch(self.run)

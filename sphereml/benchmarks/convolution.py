@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
 
+from sphereml.benchmarks.processes import Cost, in_fresh_process
 from sphereml.domains import HealpixSky
+from sphereml.domains.protocol import Stencil
 from sphereml.models.layers import Convolution
 from sphereml.sky.grid import HealpixGrid
 
 _WARM_UP = 2
-_ORDERS = (3, 5)
+# Name: stencil and kernel size.  "k8" is the graph of the 8 adjacent pixels.
+LAYERS: dict[str, tuple[Stencil, int]] = {
+    "chebyshev_k8_K3": ("adjacent", 3),
+    "chebyshev_k8_K5": ("adjacent", 5),
+    "oriented": ("oriented", 3),
+}
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,16 @@ class ConvolutionBenchmark:
     channels: int
     batch: int
     runs: int
+    memory: bool = False
 
     def measure(self) -> dict[str, Any]:
-        """Milliseconds: ``{"layers": {NAME: {"fwd_ms", "fwdbwd_ms", "ratio_fwdbwd"}}, "conv2d": {...}, ...}``."""
+        """``{"layers": {NAME: {"fwd_ms", "fwdbwd_ms", "ratio_fwdbwd", "peak_over_input"}}, "conv2d": {...}, ...}``.
+
+        Milliseconds; ``peak_over_input``, with ``memory``, is what forward and backward need beyond the input, the
+        output and both gradients included, in units of the input's size.
+        """
         HealpixGrid(self.nside)  # refuses an impossible Nside
-        layers = {"conv2d": self._flat(), **{f"chebyshev_k8_K{order}": self._sphere(order) for order in _ORDERS}}
+        layers = {name: self.step(name) for name in ("conv2d", *LAYERS)}
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in layers}
         for turn in range(_WARM_UP + self.runs):
             for name, step in layers.items():
@@ -43,33 +55,49 @@ class ConvolutionBenchmark:
                 if turn >= _WARM_UP:
                     times[name].append(pair)
         flat = times.pop("conv2d")
+        own = _summary(flat, flat)
         return {
             "nside": self.nside,
             "channels": self.channels,
             "batch": self.batch,
             "threads": torch.get_num_threads(),
-            "layers": {name: _summary(rows, flat) for name, rows in times.items()},
-            "conv2d": {key: value for key, value in _summary(flat, flat).items() if key != "ratio_fwdbwd"},
+            "layers": {name: _summary(rows, flat) | self._memory(name) for name, rows in times.items()},
+            "conv2d": {"fwd_ms": own["fwd_ms"], "fwdbwd_ms": own["fwdbwd_ms"]} | self._memory("conv2d"),
         }
+
+    def _memory(self, name: str) -> dict[str, float]:
+        return {"peak_over_input": in_fresh_process(_peak_over_input, self, name)} if self.memory else {}
+
+    def step(self, name: str) -> Callable[[], tuple[float, float]]:
+        """A run of a layer, forward and backward, that returns its seconds."""
+        return self._flat() if name == "conv2d" else self._sphere(*LAYERS[name])
 
     def _flat(self) -> Callable[[], tuple[float, float]]:
         layer = torch.nn.Conv2d(self.channels, self.channels, 3, padding=1)
         layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = torch.randn(12 * self.batch, self.channels, self.nside, self.nside)
         x = x.to(memory_format=torch.channels_last).requires_grad_()
-        return lambda: _timed(lambda: layer(x))
+        return lambda: _timed(layer, x)
 
-    def _sphere(self, order: int) -> Callable[[], tuple[float, float]]:
+    def _sphere(self, stencil: Stencil, kernel: int) -> Callable[[], tuple[float, float]]:
         domain = HealpixSky(self.nside)
-        layer = Convolution(domain, self.channels, self.channels, order)
+        layer = Convolution(domain, self.channels, self.channels, kernel, stencil)
         x = torch.randn(self.batch, *domain.shape, self.channels, requires_grad=True)
-        return lambda: _timed(lambda: layer(x, domain))
+        return lambda: _timed(layer, x, domain)
 
 
-def _timed(forward: Callable[[], torch.Tensor]) -> tuple[float, float]:
+def _peak_over_input(benchmark: ConvolutionBenchmark, name: str) -> float:
+    replace(benchmark, channels=1).step(name)()  # builds the tables, which are kept
+    step = benchmark.step(name)
+    entries = HealpixGrid(benchmark.nside).npix * benchmark.channels * benchmark.batch
+    return Cost.of(step).peak_mb * 1e6 / (4 * entries)
+
+
+def _timed(layer: torch.nn.Module, x: torch.Tensor, *where: HealpixSky) -> tuple[float, float]:
     """Seconds of the forward pass, and of forward and backward together."""
+    x.grad = None  # a gradient inside a network is not added to the last step's
     started = time.perf_counter()
-    y = forward()
+    y = layer(x, *where)
     middle = time.perf_counter()
     y.backward(torch.ones_like(y))
     return middle - started, time.perf_counter() - started
