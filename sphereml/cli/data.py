@@ -1,40 +1,157 @@
-"""``sphereml data list`` and ``sphereml data prepare [key=value ...]``."""
+"""``sphereml data list|fetch|verify|prepare``: the products of the manifests, their files here, and stores."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import add_overrides, say
 from sphereml.config.compose import compose
+from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from sphereml.data.holdings import Holdings
+    from sphereml.data.manifests import Product
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="the products that the manifests describe")
+    listing = actions.add_parser("list", help="the products that the manifests describe, and which files are here")
+    _add_places(listing, "--in")
+    fetch = actions.add_parser("fetch", help="download or adopt the files of products")
+    fetch.add_argument("products", nargs="+", metavar="PRODUCT", help="names of products, or of whole manifests")
+    _add_places(fetch, "--to")
+    fetch.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="adopt files that are already there")
+    fetch.add_argument("--offline", action="store_true", help="download nothing")
+    fetch.add_argument("--jobs", type=int, default=4, metavar="N", help="downloads at a time (4)")
+    fetch.add_argument("--accept-changed", action="store_true", help="take and pin files of another checksum")
+    verify = actions.add_parser("verify", help="check the files that are here")
+    verify.add_argument("products", nargs="*", metavar="PRODUCT", help="all that are here when none is named")
+    _add_places(verify, "--in")
     prepare = actions.add_parser("prepare", help="read the maps of an experiment into a store")
     add_overrides(prepare)
 
 
 def run(options: argparse.Namespace) -> None:
-    _list() if options.action == "list" else _prepare(options.overrides)
+    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare}
+    actions[options.action](options)
 
 
-def _list() -> None:
+def _add_places(parser: argparse.ArgumentParser, flag: str) -> None:
+    where = "the data folder (else $SPHEREML_DATA, else ~/.cache/sphereml)"
+    parser.add_argument(flag, dest="folder", type=Path, metavar="FOLDER", help=where)
+    parser.add_argument("--manifests", type=Path, metavar="FOLDER", help="another folder of manifests")
+
+
+def _list(options: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from sphereml.data.holdings import open_holdings
     from sphereml.data.manifests import list_products
 
-    table = Table("product", "files", "Nside", "unit", "title")
-    for product in list_products():
+    holdings = open_holdings(options.folder)
+    table = Table("product", "files", "here", "Nside", "unit", "title")
+    for product in list_products(options.manifests):
         units = ", ".join(sorted({file.unit for file in product.files if file.unit}))
         nsides = ", ".join(sorted({str(file.nside) for file in product.files}))
-        table.add_row(product.name, str(len(product.files)), nsides, units, product.title)
-    Console(width=None if Console().is_terminal else 140).print(table)
+        table.add_row(product.name, *_presence(product, holdings), nsides, units, escape(product.title))
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    console.print(f"data folder: {holdings.folder}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _prepare(overrides: list[str]) -> None:
-    config = compose(overrides)
+def _presence(product: Product, holdings: Holdings) -> tuple[str, str]:
+    from sphereml.data.verify import count_present
+
+    here, total = count_present(product, holdings)
+    return "?" if total is None else str(total), "all" if here == total else str(here or "-")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from sphereml.data.fetch import Request, fetch_products
+    from sphereml.data.holdings import open_holdings
+    from sphereml.data.manifests import find_products
+
+    products = find_products(options.products, options.manifests)
+    holdings = open_holdings(options.folder)
+    request = Request(holdings, options.source, options.offline, options.accept_changed, options.jobs)
+    try:
+        with _screen() as screen:
+            fetched = fetch_products(products, request, screen)
+    except KeyboardInterrupt:
+        say("what came so far is kept; the same line goes on where it stopped")
+        raise
+    counts = Counter(one.how for one in fetched)
+    places = sorted({str(one.path.parent) for one in fetched})
+    say(f"{', '.join(f'{count} {how}' for how, count in sorted(counts.items()))}: {', '.join(places)}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from sphereml.data.holdings import open_holdings
+    from sphereml.data.manifests import find_products, list_products
+    from sphereml.data.verify import count_present, verify_products
+
+    holdings = open_holdings(options.folder)
+    if options.products:
+        products = find_products(options.products, options.manifests)
+    else:
+        products = [one for one in list_products(options.manifests) if count_present(one, holdings)[0]]
+    findings = verify_products(products, holdings)
+    if not options.products:
+        findings = [finding for finding in findings if finding.state != "missing"]
+    for finding in findings:
+        words = {"right": "right", "new": f"no checksum is known; it has {finding.checksum}"}
+        say(f"{finding.name}: {words.get(finding.state) or f'{finding.state}: {finding.fault}'}")
+    faulty = [finding for finding in findings if finding.state not in ("right", "new")]
+    if faulty:
+        first = f"{faulty[0].path or faulty[0].name}: {faulty[0].fault}"
+        raise UserError(
+            f"{len(faulty)} of {len(findings)} files are not as they should be ({first})",
+            "remove what is wrong and bring it with `sphereml data fetch`",
+        )
+    say(f"{len(findings)} files, nothing wrong" if findings else f"no file of any product is in {holdings.folder}")
+
+
+class _Screen:
+    """Lines, and on a terminal a bar for each file under way."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def say(self, line: str) -> None:
+        self._bars.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def show(self, name: str, done: int, total: int | None) -> None:
+        if self._bars.disable:
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total, visible=done != total)
+
+
+@contextmanager
+def _screen() -> Iterator[_Screen]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console()
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        yield _Screen(bars)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    config = compose(options.overrides)
     from sphereml.data.prepare import store_path
     from sphereml.tasks.sky import load_sky
 

@@ -18,7 +18,7 @@ from sphereml.errors import UserError
 
 VERBS = {
     "demo": "simulate, train, compare, predict and report on a synthetic Galaxy",
-    "data": "list products, prepare a store",
+    "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy into a store",
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
@@ -27,7 +27,7 @@ VERBS = {
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",
-    "bench": "time the layers",
+    "bench": "time layers, graphs, transforms and tiles beside what is known",
 }
 
 

@@ -2,14 +2,18 @@
 
 Conventions: what is not known is said to be ``unknown``, never guessed.  Fields count from 0.  A size is in bytes, or
 an approximate text such as ``~318 MiB``.  A checksum is ``sha256:<hex>`` or ``md5:<hex>``; a provisional one was never
-checked against the archive.
+checked against the archive.  One entry may stand for many alike files, each of the stated size: ranges in braces
+(``CAR_{A..I}{01..18}.fits``) spell every name, a glob (``HPX_*.fits``) is for files whose names are not known here.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import pairwise
+from itertools import product as combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +25,13 @@ from sphereml.errors import UserError
 
 UNKNOWN = "unknown"
 _Described = TypeVar("_Described", "Product", "ProductFile")
+_RANGE = re.compile(r"\{([A-Z]\.\.[A-Z]|\d+\.\.\d+)\}")
+_BYTES = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True)
 class ProductFile:
-    """One file of a product; ``name`` may be a glob where a product has many alike, ``urls`` then end in a folder.
+    """One file of a product, or many alike; the ``urls`` of many are folders and end in ``/``.
 
     Raises:
         UserError: a value breaks the conventions above.
@@ -44,7 +50,10 @@ class ProductFile:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str) and bool(self.name), "a file's name", self.name)
+        _require("/" not in self.name and self.name not in (".", ".."), "a file's name", self.name)
         _require(all(url.startswith(("http://", "https://")) for url in self.urls), f"urls of {self.name}", self.urls)
+        _require(bool(_spelled(self.name)), "the range in a file's name", self.name)
+        _require(self._addresses_fit(), f"urls of {self.name}", self.urls)
         _require(_is_size(self.size), f"size of {self.name}", self.size)
         _require(_is_checksum(self.checksum), f"checksum of {self.name}", self.checksum)
         _require(_is_columns(self.fields), f"fields of {self.name}", self.fields)
@@ -53,12 +62,40 @@ class ProductFile:
         if self.unit != UNKNOWN:
             parse_unit(self.unit)
 
+    @property
+    def is_glob(self) -> bool:
+        """Whether only the files at hand can tell the names."""
+        return any(sign in self.name for sign in "*?[")
+
+    @property
+    def bytes(self) -> int | None:
+        """The size of one file, approximate where the manifest's is; None where it is unknown."""
+        if isinstance(self.size, int):
+            return self.size
+        match = re.fullmatch(r"~(\d+) ([KMG])iB", self.size)
+        return int(match[1]) * _BYTES[match[2]] if match else None
+
+    def each(self) -> tuple[ProductFile, ...]:
+        """The single files that a name with ranges stands for; a glob, like a plain name, stands for itself."""
+        names = _spelled(self.name)
+        return tuple(self.called(name) for name in names) if names != [self.name] else (self,)
+
+    def called(self, name: str) -> ProductFile:
+        """One of the files that this entry stands for."""
+        return replace(self, name=name, urls=tuple(url + name if url.endswith("/") else url for url in self.urls))
+
+    def _addresses_fit(self) -> bool:
+        many = self.is_glob or _spelled(self.name) != [self.name]
+        # The names behind a glob are not known, so no address of theirs is.
+        return not (self.is_glob and self.urls) and all(url.endswith("/") == many for url in self.urls)
+
 
 @dataclass(frozen=True)
 class Product:
     """Files that belong together, their licence and how to read them.
 
-    ``frame`` is ``G``, ``C``, ``E`` or ``unknown``; ``reader`` the kind of file (``healpix``, ``car_cube``, ...).
+    ``frame`` is ``G``, ``C``, ``E`` or ``unknown``; ``reader`` the kind of file (``healpix``, ``car_cube``, ...);
+    ``beam_arcmin`` the FWHM, None where it is unknown; ``manifest`` the stem of the file that describes it.
     """
 
     name: str
@@ -68,6 +105,8 @@ class Product:
     citation: str
     frame: str
     reader: str
+    beam_arcmin: float | None = None
+    manifest: str = ""
 
     def __post_init__(self) -> None:
         for key in ("name", "title", "licence", "citation", "reader"):
@@ -75,21 +114,45 @@ class Product:
             _require(isinstance(value, str) and bool(value), f"{key} of product {self.name}", value)
         _require(self.frame in ("G", "C", "E", UNKNOWN), f"frame of product {self.name}", self.frame)
         _require(bool(self.files), f"files of product {self.name}", list(self.files))
+        beam = self.beam_arcmin
+        _require(beam is None or (isinstance(beam, int | float) and beam > 0), f"beam_arcmin of {self.name}", beam)
+
+    def each_file(self) -> tuple[ProductFile, ...]:
+        """Every file, with the ranges in names spelled out; globs stay globs."""
+        return tuple(one for file in self.files for one in file.each())
 
 
 def list_products(folder: Path | None = None) -> list[Product]:
     """Every product of every manifest, sorted by name.
 
     Raises:
-        UserError: a manifest is malformed (the message names it), or two products share a name.
+        UserError: no such folder, a malformed manifest (the message names it), or two products of one name.
     """
     folder = folder or resource_folder("data_manifests")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of manifests {folder}", "give one that holds .yaml files")
     products = [product for path in sorted(folder.glob("*.yaml")) for product in load_manifest(path)]
     products.sort(key=lambda product: product.name)
     for one, other in pairwise(products):
         if one.name == other.name:
             raise UserError(f"two products are called {one.name!r}", f"rename one in {folder}")
     return products
+
+
+def find_products(names: Sequence[str], folder: Path | None = None) -> list[Product]:
+    """The products called so, each once; the name of a manifest (``planck``) means all of its products.
+
+    Raises:
+        UserError: a name is neither (the message offers the nearest), or see :func:`list_products`.
+    """
+    products = list_products(folder)
+    known = sorted({product.name for product in products} | {product.manifest for product in products})
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.6)
+            meant = f"did you mean {close[0]}? or " if close else ""
+            raise UserError(f"there is no product {name!r}", f"{meant}see `sphereml data list`")
+    return [product for product in products if {product.name, product.manifest} & set(names)]
 
 
 def load_manifest(path: Path) -> list[Product]:
@@ -99,8 +162,8 @@ def load_manifest(path: Path) -> list[Product]:
         _require(
             isinstance(described, dict) and set(described) == {"products"}, "the top level", "not {products: [...]}"
         )
-        return [_product(entry) for entry in described["products"]]
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+        return [replace(_product(entry), manifest=path.stem) for entry in described["products"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"manifest {path.name} cannot be read ({error})", "mend its YAML") from None
     except UserError as error:
         raise UserError(f"manifest {path.name}: {error.what}", error.mend) from None
@@ -119,6 +182,20 @@ def _described(kind: type[_Described], entry: dict[str, Any]) -> _Described:
             f"unknown key {surplus[0]!r} in {entry.get('name')!r}", f"known keys: {', '.join(sorted(known))}"
         )
     return kind(**entry)
+
+
+def _spelled(name: str) -> list[str]:
+    """Every name that the ranges of ``name`` stand for; numbers keep the width of the range's first."""
+    parts = _RANGE.split(name)  # literal, range, literal, ...
+    choices = [_range(part) if index % 2 else [part] for index, part in enumerate(parts)]
+    return ["".join(words) for words in combinations(*choices)]
+
+
+def _range(text: str) -> list[str]:
+    first, last = text.split("..")
+    if first.isdigit():
+        return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [chr(letter) for letter in range(ord(first), ord(last) + 1)]
 
 
 def _require(holds: bool, what: str, value: object) -> None:

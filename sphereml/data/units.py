@@ -26,7 +26,8 @@ _SPELLINGS: dict[str, str] = {
     "MJy/sr": r"MJy(?:/sr|sr-1)",
     "cm^-2": r"(?i:(?:1|atoms|h)?(?:/cm2|cm-2))",
     "K km/s": r"Kkm(?:/s|s-1)",
-    "": r"(?i:1|dimensionless|unitless)?",
+    # Planck's masks say "none".
+    "": r"(?i:1|dimensionless|unitless|none|n/a)?",
 }
 
 KNOWN_UNITS: tuple[str, ...] = tuple(_SPELLINGS)
