@@ -21,6 +21,7 @@ from sphereml.models.baselines import fit_integrated, fit_linear
 from sphereml.models.layers import ChannelDropout
 from sphereml.models.unet import UNet
 from sphereml.tasks.dust import DustScaling, TaskFields, build_fields, combine, fit_scaling
+from sphereml.testing import SYMMETRIES, assert_equivariant, network_function
 from sphereml.training.fit import build_network
 
 NSIDE = 32
@@ -96,6 +97,19 @@ def test_same_weights_on_a_part_and_on_the_whole(name, sky32, split32):
     agree = ((small - large).abs() < 1e-4 * large.std()).float().mean()
     # Depth 0 sees two pixels: of a tile's 16 x 16, 12 x 12 agree.  Deep networks see more than the part.
     assert agree > (0.5 if config.model.depth == 0 else -1) and (small - large).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if shrunk(name).model.domain == "sphere"])
+def test_networks_on_the_sphere_keep_the_symmetries_of_their_stencil(name, sky32, split32, tolerance):
+    config = shrunk(name)
+    network, scaling, _ = fitted(config, sky32, split32)
+    with torch.no_grad():
+        network.output.kernel.normal_()
+    function = network_function(network.eval(), 16)
+    turns_only = config.model.stencil == "oriented"
+    for symmetry in SYMMETRIES:
+        if not (turns_only and (symmetry.mirror_lat or symmetry.mirror_lon)):
+            assert_equivariant(function, 16, symmetry, tolerance(torch.float32, "network"), scaling.feature_count)
 
 
 @every_network
