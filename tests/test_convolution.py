@@ -65,6 +65,32 @@ def test_oriented_convolution_does_not_depend_on_the_pieces(region, monkeypatch)
     same(results(cut, 9, 3), whole)
 
 
+@pytest.mark.parametrize("stencil", ["adjacent", "oriented"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_the_pieces_and_repeat_to_the_last_bit(stencil, threads, monkeypatch):
+    monkeypatch.setattr(chebyshev, "_PIECE_ROWS", 100)
+    monkeypatch.setattr(oriented, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(oriented, "_BLOCK_SIDE", 8)
+    taps = 9 if stencil == "oriented" else 4
+
+    def layout() -> ChebyshevLayout | OrientedLayout:
+        return (
+            OrientedLayout(Region(16)) if taps == 9 else ChebyshevLayout(rescaled_laplacian(Region(16)), torch.float64)
+        )
+
+    alone = results(layout(), taps, 2)
+    torch.set_num_threads(threads)
+    try:
+        first, second = (results(layout(), taps, 2) for _ in range(2))
+        with torch.inference_mode():
+            leaves = noise(2, 3072, 3), noise(taps, 3, 4, seed=1), noise(4, seed=2)
+            assert torch.equal(convolve(*leaves, layout()), first[0])
+    finally:
+        torch.set_num_threads(1)
+    same(first, alone)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 def test_a_copy_of_the_sky_is_the_same_sky():
     """Small domains fill a piece together."""
     sky = HealpixSky(8, (3, 17), 2)

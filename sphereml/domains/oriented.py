@@ -64,7 +64,7 @@ class OrientedPiece:
         for target, weights in zip(self._taps(spread), kernel, strict=True):
             target.addmm_(inside, weights.T)
         sums.rows[self.start : self.stop] += spread[self._first :].index_select(0, self.own)
-        sums.rows.index_add_(0, self.gather[self.border], spread.index_select(0, self.border))
+        sums.beyond.append((self.gather[self.border], spread.index_select(0, self.border)))
 
     @property
     def _first(self) -> int:
