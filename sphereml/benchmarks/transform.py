@@ -134,18 +134,19 @@ def _alternate(steps: dict[str, Callable[[], object]], reference: str, runs: int
 def loss_share(nside: int = 64, runs: int = 9) -> dict[str, dict[str, float]]:
     """Share of a training step (forward, loss, backward, Adam; no data loading) taken by the loss and its gradient.
 
-    A U-Net on a batch of tiles as in ``configs/training/default.yaml``, and both sphere networks on half the sky as
-    one region: ``{NAME: {"step_ms", "loss_ms", "share"}}``.
+    A U-Net on a batch of tiles as in ``configs/training/default.yaml``, thin and as wide as the paper's, and both
+    networks on half the sky as one region: ``{NAME: {"step_ms", "loss_ms", "share"}}``.
     """
     north = tuple(range(4 * 4**3 + 4 * 2**5))  # of Nside 8: the northern base pixels and a part of the equator's
     cases = {
-        "unet_sphere_tiles": ("unet_sphere", Region(nside, (17,), 2)),
-        "unet_sphere_region": ("unet_sphere", Region(nside, north, 8)),
-        "gain_sphere_region": ("gain_sphere", Region(nside, north, 8)),
+        "unet_sphere_tiles": (["model=unet_sphere"], Region(nside, (17,), 2)),
+        "unet_sphere_width64_tiles": (["model=unet_sphere", "model.width=64"], Region(nside, (17,), 2)),
+        "unet_sphere_region": (["model=unet_sphere"], Region(nside, north, 8)),
+        "gain_sphere_region": (["model=gain_sphere"], Region(nside, north, 8)),
     }
     result = {}
-    for name, (model, region) in cases.items():
-        config = compose([f"model={model}"])
+    for name, (overrides, region) in cases.items():
+        config = compose(overrides)
         timed = _alternate(_step_and_loss(config, HealpixSky.of(region)), "step", runs)
         result[name] = {"step_ms": timed["step"]["ms"], "loss_ms": timed["loss"]["ms"], "share": timed["loss"]["ratio"]}
     return result
