@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sht.add_argument("--loss", action="store_true", help="the share of a training step taken by the loss as well")
     tile = _add(benchmarks, "tile", "the whole sphere tile by tile and at once", nside=64, channels=16, tile_nside=2)
     tile.add_argument("--tiles-only", action="store_true", help="where the whole sphere at once does not fit")
+    prepare = _add(benchmarks, "prepare", "a survey's preparation beside its transforms", nside=256, channels=6)
+    prepare.add_argument("--folder", help="where the stores stand for the while (default: the system's)")
+    prepare.add_argument("--no-resume", action="store_true", help="leave out the killed and resumed store")
 
 
 def _add(benchmarks: Any, name: str, about: str, **defaults: int) -> argparse.ArgumentParser:
@@ -83,7 +86,13 @@ def _tile(options: argparse.Namespace) -> dict[str, Any]:
     return TileBenchmark(*sizes, direct=not options.tiles_only).measure()
 
 
-_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile}
+def _prepare(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.preparation import PreparationBenchmark
+
+    return PreparationBenchmark(options.nside, options.channels, options.folder, not options.no_resume).measure()
+
+
+_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile, "prepare": _prepare}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

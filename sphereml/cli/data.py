@@ -1,10 +1,10 @@
-"""``sphereml data list|fetch|verify|prepare``: the products of the manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info``: the products of the manifests, their files here, and stores."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from sphereml.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from sphereml.config.schema import DataConfig
     from sphereml.data.holdings import Holdings
     from sphereml.data.manifests import Product
 
@@ -36,10 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_places(verify, "--in")
     prepare = actions.add_parser("prepare", help="read the maps of an experiment into a store")
     add_overrides(prepare)
+    info = actions.add_parser("info", help="what a store holds")
+    info.add_argument("store", type=Path, metavar="STORE")
+    info.add_argument("--html", type=Path, metavar="FILE", help="write the quick-look page too")
+    info.add_argument("--split", nargs="*", default=[], metavar="NAME", help="splits to draw and to write beside it")
 
 
 def run(options: argparse.Namespace) -> None:
-    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare}
+    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare, "info": _info}
     actions[options.action](options)
 
 
@@ -153,8 +158,71 @@ def _screen() -> Iterator[_Screen]:
 def _prepare(options: argparse.Namespace) -> None:
     config = compose(options.overrides)
     from sphereml.data.prepare import store_path
+
+    if config.data.kind == "survey":
+        _prepare_survey(config.data)
+        return
     from sphereml.tasks.sky import load_sky
 
     sky = load_sky(config.data, say)
     say(f"store: {store_path(config.data)}")
     say(f"  Nside {sky.grid.nside}, {len(sky.channels)} channels in {sky.input_unit}, target in {sky.target_unit}")
+
+
+def _prepare_survey(data: DataConfig) -> None:
+    """Never holds the cube, so neither does its summary."""
+    from sphereml.data.store import open_dataset
+    from sphereml.data.survey import prepare_survey
+
+    try:
+        with _step_bars() as progress:
+            path = prepare_survey(data, progress)
+    except KeyboardInterrupt:
+        say("the maps made so far are kept; the same line goes on where it stopped")
+        raise
+    with open_dataset(path) as store:
+        units = {name: store[name].attrs["units"] for name in ("inputs", "target")}
+        say(f"store: {path}")
+        say(
+            f"  Nside {store.attrs['nside']}, {store.sizes['channel']} channels in {units['inputs']}, "
+            f"target in {units['target']}"
+        )
+
+
+@contextmanager
+def _step_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each step of a preparation, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done)
+
+        yield show
+
+
+def _info(options: argparse.Namespace) -> None:
+    from sphereml.data.splits import build_split, write_split
+    from sphereml.data.store import open_store
+    from sphereml.evaluation.overview import write_overview
+    from sphereml.evaluation.store_summary import describe, summarize_store
+
+    summary = summarize_store(options.store)
+    for line in describe(summary):
+        say(line)
+    splits = []
+    if options.split:
+        sky = open_store(options.store)
+        splits = [build_split(compose([f"split={name}"]).split, sky) for name in options.split]
+    for split in splits:
+        beside = options.html or options.store
+        say(f"split: {write_split(beside.with_name(f'{beside.stem}-{split.name}.fits'), split)}")
+    if options.html:
+        say(f"page: {write_overview(summary, options.html, splits)}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.survey import SurveyConfig
+
 
 @dataclass
 class GalaxyConfig:
@@ -36,7 +38,10 @@ class MapField:
 
 @dataclass
 class DataConfig:
-    """Where the sky comes from: ``kind`` is ``galaxy`` (simulated) or ``healpix`` (a folder of FITS maps)."""
+    """Where the sky comes from: ``kind`` is ``galaxy`` (simulated), ``healpix`` (a folder of FITS maps) or ``survey``.
+
+    ``folder`` holds the files of the last two; for a survey it is else that of ``sphereml data fetch``.
+    """
 
     name: str = "galaxy"
     kind: str = "galaxy"
@@ -46,6 +51,7 @@ class DataConfig:
     inputs: list[MapField] = field(default_factory=list)
     total: MapField | None = None
     target: MapField | None = None
+    survey: SurveyConfig | None = None
 
 
 @dataclass
@@ -62,16 +68,23 @@ class Disc:
 class SplitConfig:
     """Training, validation and test regions.
 
-    Pixels with ``lat > buffer`` train and those with ``lat < -buffer`` test (``train: north``; ``south`` swaps them).
-    The longitudes ``validation_lon`` of the training side are its validation region, never trained on.  Patch and tile
-    centres keep ``centre_margin`` degrees from the equator, so that no input crosses it.  ``mask_file`` (1 = keep) or
-    ``sky_fraction`` (keep the faintest part of the smoothed target) limit all of them; ``cuts`` limit the test region.
+    ``train: north``: pixels with ``lat > buffer`` train and those with ``lat < -buffer`` test (``south`` swaps them).
+    ``east`` and ``west``: longitudes (198, 342) and (18, 162).  ``fold``: the sky is cut into ``folds`` lunes of
+    longitude; number ``fold`` tests, the next one validates, the others train.  In all of them no training or
+    validation pixel is nearer than ``buffer`` degrees to the test side.
+
+    The longitudes ``validation_lon`` of the training side are its validation region, never trained on (not with folds).
+    With north and south, patch and tile centres keep ``centre_margin`` degrees from the equator, so that no input
+    crosses it.  ``mask_file`` (1 = keep) or ``sky_fraction`` (keep the faintest part of the smoothed target), and the
+    mask that a survey's store brings, limit all regions, and so do ``cuts``.
     """
 
     name: str = "north_south"
     train: str = "north"
     buffer: float = 8.0
     centre_margin: float = 17.65
+    folds: int = 5
+    fold: int = 0
     validation_lon: list[float] = field(default_factory=lambda: [30.0, 90.0])
     mask_file: str | None = None
     sky_fraction: float | None = 0.71

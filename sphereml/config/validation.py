@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig
+from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
+from sphereml.config.survey import check_survey
 from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("dust",),
-    "data.kind": ("galaxy", "healpix"),
+    "data.kind": ("galaxy", "healpix", "survey"),
     "model.arch": ("unet", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
@@ -27,7 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "split.train": ("north", "south", "east", "west"),
+    "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
     "data.galaxy.channel_width",
@@ -100,6 +101,10 @@ def validate(config: ExperimentConfig) -> None:
         _require(config, key, lambda value: value.strip(), "name a folder, . for this one")
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
+    if config.data.kind == "survey":
+        check_survey(config.data.survey)
+    if config.split.train == "fold":
+        check_folds(config.split)
     _check_model(config.model)
     for fault in _size_faults(config):
         raise fault
@@ -120,6 +125,15 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 def _check_disc(cut: Disc) -> None:
     if not (0 < cut.radius <= 180 and -90 <= cut.lat <= 90):
         raise UserError(f"the cut {cut.name!r} is no disc on the sky", "give lat in -90..90 and radius in 0..180")
+
+
+def check_folds(split: SplitConfig) -> None:
+    """Raise UserError for a fold that does not exist, or too few of them."""
+    if not (split.folds >= 3 and 0 <= split.fold < split.folds):
+        raise UserError(
+            f"split.fold={split.fold} of split.folds={split.folds}",
+            "three folds or more are needed (one tests, one validates), counted from 0",
+        )
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -19,6 +19,7 @@ from sphereml import __version__
 from sphereml.config.schema import DataConfig, MapField
 from sphereml.data.healpix_fits import HealpixMaps, file_checksum, read_healpix
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
+from sphereml.data.survey_sources import identify_files
 from sphereml.errors import UserError
 
 FOLDER_VARIABLE = "SPHEREML_REAL_SKY"
@@ -98,12 +99,14 @@ def prepared(data: DataConfig, build: Callable[[], Sky]) -> Sky:
 def store_path(data: DataConfig) -> Path:
     """``<data.stores>/<name>-<12 hex digits>.zarr``; raises UserError when an input file is missing."""
     described = asdict(data)
-    for place in ("stores", "folder"):
+    for place in ("stores", "folder") + (() if data.kind == "survey" else ("survey",)):
         described.pop(place)
     described |= {"code": __version__, "store": FORMAT_VERSION}
     if data.kind == "healpix":
         folder = data_folder(data)
         described["checksums"] = [file_checksum(_locate(folder, f)) for f in _configured_files(data)]
+    elif data.kind == "survey":
+        described["checksums"] = identify_files(data)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return Path(data.stores).expanduser() / f"{data.name}-{digest[:12]}.zarr"
 

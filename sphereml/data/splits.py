@@ -1,7 +1,8 @@
 """Training, validation and test regions of one sky.
 
-Conventions: regions are bool ``(npix,)`` NEST, pairwise disjoint by construction (opposite sides of the sky, then the
-validation longitudes taken out of the training side).  Latitudes and longitudes are Galactic degrees.
+Conventions: regions are bool ``(npix,)`` NEST.  They are disjoint by construction: the test side is chosen first, all
+within the buffer of it is taken out of the rest, and what remains is dealt to training or validation.  A stored split
+is one number a pixel, so no pixel can have two parts.  Latitudes and longitudes are Galactic degrees.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from sphereml.config.schema import SplitConfig
-from sphereml.data.healpix_fits import read_mask
+from sphereml.config.validation import check_folds
+from sphereml.data.healpix_fits import read_healpix, read_mask
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.masks import disc, latitude_cut, longitude_cut, threshold_mask
+from sphereml.sky.masks import disc, latitude_cut, longitude_cut, near, threshold_mask
 
 _OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 # Longitudes of arXiv:1904.13265's second split, 36 degrees apart on either side.
 _LONGITUDES = {"east": (198.0, 342.0), "west": (18.0, 162.0)}
+_PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +42,17 @@ class Split:
     test: np.ndarray
     margin: float
 
+    @property
+    def parts(self) -> np.ndarray:
+        """uint8 ``(npix,)``: 1 trains, 2 validates, 3 tests, 0 is not used."""
+        return np.asarray(sum(np.uint8(i) * getattr(self, name) for i, name in enumerate(_PARTS, start=1)))
+
 
 def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Split:
     """Regions as :class:`~sphereml.config.schema.SplitConfig` describes them.
 
-    ``cuts`` are taken out of every region.  For ``east`` and ``west`` the sides are longitudes (198, 342) and (18, 162)
-    and ``buffer`` is not used; their distance shrinks towards the poles.
+    ``cuts`` are taken out of every region.  Distances are those between pixel centres along great circles: the sides of
+    ``east`` and ``west`` are 36 degrees of longitude apart, which is less than any buffer near the poles.
 
     Args:
         sky: gives the grid and, for ``sky_fraction``, the target whose faintest part is kept.
@@ -54,18 +63,50 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Sp
     _refuse_impossible(config)
     grid = sky.grid
     keep = _kept_sky(config, sky, folder)
-    train_side = keep & _side(config.train, config.buffer, grid)
-    validation = train_side & longitude_cut(grid, *config.validation_lon)
+    test, rest, chosen = _sides(config, grid)
+    learning = keep & rest & ~test & ~near(test, grid, config.buffer)
     split = Split(
         name=config.name,
         grid=grid,
-        train=train_side & ~validation,
-        validation=validation,
-        test=keep & _side(_OPPOSITE[config.train], config.buffer, grid),
+        train=learning & ~chosen,
+        validation=learning & chosen,
+        test=keep & test,
         margin=config.centre_margin,
     )
     _refuse_empty(split)
     return split
+
+
+def write_split(path: Path, split: Split) -> Path:
+    """Write the parts as a HEALPix FITS map that ``healpy.read_map`` reads; it appears whole or not at all."""
+    column = fits.Column(name="PART", format="B", unit="1", array=split.parts)
+    table = fits.BinTableHDU.from_columns([column])
+    table.header.update(
+        {"PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "G", "INDXSCHM": "IMPLICIT"}
+        | {"NSIDE": split.grid.nside, "FIRSTPIX": 0, "LASTPIX": split.grid.npix - 1}
+        | {"SPLIT": split.name, "MARGIN": split.margin}
+    )
+    table.header["COMMENT"] = "PART: 0 not used, 1 training, 2 validation, 3 test"
+    scratch = path.with_name(f".{path.name}.scratch")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(scratch, overwrite=True)
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error})", "choose another folder") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def read_split(path: Path) -> Split:
+    """A split that :func:`write_split` wrote; raises UserError for any other file."""
+    maps = read_healpix(path)
+    header = fits.getheader(path, 1)
+    if maps.names != ("PART",) or "SPLIT" not in header or not np.isin(maps.values, range(4)).all():
+        raise UserError(f"{path.name} holds no split", "give a file that sphereml wrote")
+    train, validation, test = (maps.values[:, 0] == i for i in (1, 2, 3))
+    return Split(header["SPLIT"], maps.grid, train, validation, test, float(header["MARGIN"]))
 
 
 def _kept_sky(config: SplitConfig, sky: Sky, folder: Path | None) -> np.ndarray:
@@ -74,6 +115,8 @@ def _kept_sky(config: SplitConfig, sky: Sky, folder: Path | None) -> np.ndarray:
         keep = read_mask(_mask_path(config.mask_file, folder), sky.grid)
     elif config.sky_fraction is not None:
         keep = threshold_mask(sky.target, sky.grid, config.sky_fraction, config.smoothing)
+    if "mask" in sky.components:
+        keep = keep & (sky.components["mask"] > 0.5)
     for cut in config.cuts:
         keep = keep & ~disc(sky.grid, cut.lon, cut.lat, cut.radius)
     return keep
@@ -88,6 +131,21 @@ def _mask_path(name: str, folder: Path | None) -> Path:
     return folder / path
 
 
+def _sides(config: SplitConfig, grid: HealpixGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The test side, the side that is learned from, and which part of the sky validates."""
+    if config.train == "fold":
+        test = _lune(grid, config.fold, config.folds)
+        return test, ~test, _lune(grid, (config.fold + 1) % config.folds, config.folds)
+    test = _side(_OPPOSITE[config.train], config.buffer, grid)
+    return test, _side(config.train, config.buffer, grid), longitude_cut(grid, *config.validation_lon)
+
+
+def _lune(grid: HealpixGrid, fold: int, folds: int) -> np.ndarray:
+    """Fold by longitude: all folds see the plane and both poles alike, and together they are the whole sky."""
+    lon, _ = grid.lonlat()
+    return np.asarray(np.minimum((lon * folds / 360).astype(int), folds - 1) == fold)
+
+
 def _side(side: str, buffer: float, grid: HealpixGrid) -> np.ndarray:
     if side == "north":
         return latitude_cut(grid, buffer, np.inf)
@@ -99,8 +157,12 @@ def _side(side: str, buffer: float, grid: HealpixGrid) -> np.ndarray:
 
 
 def _refuse_impossible(config: SplitConfig) -> None:
-    if config.train not in _OPPOSITE:
-        raise UserError(f"split.train={config.train!r} is no side of the sky", f"use one of {', '.join(_OPPOSITE)}")
+    if config.train not in (*_OPPOSITE, "fold"):
+        raise UserError(
+            f"split.train={config.train!r} is no side of the sky", f"use one of {', '.join(_OPPOSITE)}, fold"
+        )
+    if config.train == "fold":
+        check_folds(config)
     for name, angle in (("buffer", config.buffer), ("centre_margin", config.centre_margin)):
         if not 0 <= angle < 90:
             raise UserError(f"split.{name}={angle:g} degrees is impossible", "choose 0 or more and below 90")
@@ -113,6 +175,6 @@ def _refuse_impossible(config: SplitConfig) -> None:
 
 
 def _refuse_empty(split: Split) -> None:
-    for name in ("train", "validation", "test"):
+    for name in _PARTS:
         if not getattr(split, name).any():
             raise UserError(f"the {name} region of split {split.name!r} is empty", "widen the mask or the ranges")

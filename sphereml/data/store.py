@@ -12,14 +12,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray
+import zarr
 
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
@@ -109,10 +110,36 @@ def write_store(path: str | Path, sky: Sky, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", "remove it or choose another path")
     with _replacing(path) as scratch:
-        dataset = _to_dataset(sky)
-        encoding = {str(name): _encoding(variable, sky.grid) for name, variable in dataset.data_vars.items()}
-        dataset.to_zarr(scratch, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        _write(scratch, sky)
     return path
+
+
+def write_blocks(folder: Path, sky: Sky, blocks: Iterable[np.ndarray]) -> None:
+    """Write a store whose inputs come piece by piece: the same bytes as :func:`write_store` would make.
+
+    The store stands in ``folder`` from the start, so the caller brings it to its place when this returns.
+
+    Args:
+        sky: all but the inputs; those may be :func:`blank_inputs`.
+        blocks: the inputs, ``(pixels, nchan)`` from the first pixel on, each a whole number of superpixels.
+    """
+    _write(folder, replace(sky, inputs=blank_inputs(sky.grid, len(sky.channels))))
+    array = zarr.open_group(folder, mode="r+")["inputs"]
+    assert isinstance(array, zarr.Array)
+    first = 0
+    for block in blocks:
+        array[first : first + len(block)] = block
+        first += len(block)
+
+
+def blank_inputs(grid: HealpixGrid, channels: int) -> np.ndarray:
+    """NaN ``(npix, channels)`` that take no memory; zarr leaves their chunks unwritten."""
+    return np.broadcast_to(np.float32(np.nan), (grid.npix, channels))
+
+
+def superpixel_size(grid: HealpixGrid) -> int:
+    """Pixels of a chunk along the pixel axis."""
+    return min(grid.nside, SUPERPIXEL_SIDE) ** 2
 
 
 def open_dataset(path: str | Path) -> xarray.Dataset:
@@ -185,9 +212,14 @@ def _replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _write(folder: Path, sky: Sky) -> None:
+    dataset = _to_dataset(sky)
+    encoding = {str(name): _encoding(variable, sky.grid) for name, variable in dataset.data_vars.items()}
+    dataset.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+
+
 def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
-    superpixel = min(grid.nside, SUPERPIXEL_SIDE) ** 2
-    return {"chunks": (superpixel, *variable.shape[1:]), "fill_value": np.nan}
+    return {"chunks": (superpixel_size(grid), *variable.shape[1:]), "fill_value": np.nan}
 
 
 def _to_dataset(sky: Sky) -> xarray.Dataset:

@@ -13,6 +13,9 @@ from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
 
+# Pixels whose neighbours are searched at once.
+_CHUNK = 2**20
+
 
 def latitude_cut(grid: HealpixGrid, lower: float, upper: float) -> np.ndarray:
     """Pixels with ``lower < lat < upper``, bool ``(npix,)``."""
@@ -67,15 +70,70 @@ def apodize(mask: np.ndarray, grid: HealpixGrid, width: float) -> np.ndarray:
     keep = np.asarray(mask) > 0
     if width == 0 or keep.all() or not keep.any():
         return keep.astype(np.float64)
-    vectors = grid.vectors()
     # 1 - cos d is half the squared chord, so x is a ratio of chords: no arc cosines, exact for small d.
-    reach = 2 * np.sin(np.radians(width) / 2)
-    # Beyond reach the tree answers infinity, which spares the search through the far sky.
-    chord, _ = cKDTree(vectors[~keep]).query(vectors[keep], distance_upper_bound=reach)
-    x = np.minimum(chord / reach, 1.0)
-    taper = np.zeros(grid.npix)
-    taper[keep] = x - np.sin(2 * np.pi * x) / (2 * np.pi)
-    return taper
+    x = np.minimum(_chords_to(~keep, grid, width) / _chord(width), 1.0)
+    return np.asarray(x - np.sin(2 * np.pi * x) / (2 * np.pi))
+
+
+def near(region: np.ndarray, grid: HealpixGrid, distance: float) -> np.ndarray:
+    """Pixels whose centre is nearer than ``distance`` degrees to the centre of one of the region's: bool ``(npix,)``.
+
+    The region itself is near, unless ``distance`` is zero; pixel centres at exactly the distance are not.
+    """
+    region = np.asarray(region) > 0
+    if distance <= 0 or not region.any():
+        return np.zeros(grid.npix, dtype=bool)
+    return np.asarray(_chords_to(region, grid, distance) < _chord(distance))
+
+
+def regrade_mask(mask: np.ndarray, grid: HealpixGrid) -> np.ndarray:
+    """A mask at another Nside, bool ``(npix,)``: kept where more than half of a pixel's area is.
+
+    Harmonic filters ring around the edges of a mask, so averages over NEST children are taken instead.
+
+    Args:
+        mask: ``(npix_in,)`` weights in 0..1.
+    """
+    return regrade(np.asarray(mask, dtype=np.float64), grid) > 0.5
+
+
+def regrade(values: np.ndarray, grid: HealpixGrid) -> np.ndarray:
+    """Means over the children of each pixel, or copies into them: float ``(npix,)`` NEST."""
+    old = HealpixGrid.of_size(values.size)
+    if old.nside >= grid.nside:
+        return np.asarray(values.reshape(grid.npix, -1).mean(axis=1))
+    return np.repeat(values, grid.npix // old.npix)
+
+
+def to_galactic(mask: np.ndarray, frame: str) -> np.ndarray:
+    """A mask ``(npix,)`` of frame G, C or E seen in the Galactic frame, by nearest pixels (no value is blended)."""
+    if frame == "G":
+        return mask
+    grid = HealpixGrid.of_size(mask.size)
+    # Row vectors: v_frame = R v_galactic is v_galactic @ R.T.
+    return mask[grid.pixels_at(grid.vectors() @ healpy.Rotator(coord=["G", frame]).mat.T)]
+
+
+def fill_gaps(values: np.ndarray) -> np.ndarray:
+    """NaN pixels of ``(npix,)`` NEST take the mean of what is known of the smallest coarse pixel that knows anything.
+
+    An interpolation good enough to keep a transform from ringing; filled pixels are to be masked afterwards.
+
+    Raises:
+        ValueError: every pixel is NaN.
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    if missing.all():
+        raise ValueError("nothing is known")
+    if values.size == 12 or values.size % 4:
+        return np.where(missing, np.nanmean(values), values)
+    known = ~missing.reshape(-1, 4)
+    count = known.sum(axis=1)
+    total = np.where(known, values.reshape(-1, 4), 0).sum(axis=1, dtype=np.float64)
+    coarse = np.divide(total, count, out=np.full(count.size, np.nan), where=count > 0)
+    return np.where(missing, np.repeat(fill_gaps(coarse), 4), values).astype(values.dtype)
 
 
 def superpixels(mask: np.ndarray, nside: int, block_nside: int) -> np.ndarray:
@@ -89,6 +147,42 @@ def superpixels(mask: np.ndarray, nside: int, block_nside: int) -> np.ndarray:
         raise UserError(f"block_nside={block_nside} is above the map's Nside {nside}", "choose a smaller one")
     label = np.arange(grid.npix) // (grid.npix // blocks.npix)
     return np.where(np.asarray(mask) > 0, label, -1)
+
+
+def _chord(angle: float) -> float:
+    return float(2 * np.sin(np.radians(min(angle, 180.0)) / 2))
+
+
+def _chords_to(region: np.ndarray, grid: HealpixGrid, reach: float) -> np.ndarray:
+    """Chord from every pixel's centre to the nearest one of the region: float64 ``(npix,)``, infinite beyond ``reach``.
+
+    The nearest pixel of a region is on its rim, so only the rim is searched.
+    """
+    chord = np.where(region, 0.0, np.inf)
+    rim = _rim(region, grid)
+    if not rim.size:
+        return chord
+    tree = cKDTree(np.stack(healpy.pix2vec(grid.nside, rim, nest=True), axis=-1))
+    # Just beyond reach the tree answers infinity, which spares the search through the far sky.
+    bound = _chord(reach) * (1 + 1e-9)
+    for some in _chunks(np.flatnonzero(~region)):
+        vectors = np.stack(healpy.pix2vec(grid.nside, some, nest=True), axis=-1)
+        chord[some] = tree.query(vectors, distance_upper_bound=bound)[0]
+    return chord
+
+
+def _rim(region: np.ndarray, grid: HealpixGrid) -> np.ndarray:
+    """Pixels of a region that have a neighbour outside of it."""
+    found = []
+    for some in _chunks(np.flatnonzero(region)):
+        neighbours = healpy.get_all_neighbours(grid.nside, some, nest=True)
+        # Where a corner of base pixels has no neighbour (-1) the sky's last pixel stands in: a rim may be too wide.
+        found.append(some[~region[neighbours].all(axis=0)])
+    return np.concatenate(found)
+
+
+def _chunks(pixels: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(pixels, 1 + pixels.size // _CHUNK)
 
 
 def _smoothed(values: np.ndarray, grid: HealpixGrid, fwhm: float) -> np.ndarray:

@@ -9,7 +9,8 @@ from sphereml import __version__
 from sphereml.config.schema import DataConfig, ExperimentConfig, GalaxyConfig
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared
 from sphereml.data.splits import Split, build_split
-from sphereml.data.store import Sky
+from sphereml.data.store import Sky, open_store
+from sphereml.data.survey import prepare_survey
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
 
 
@@ -40,10 +41,14 @@ def load_sky(data: DataConfig, progress: Callable[[str], None] | None = None) ->
     """The sky of a data configuration, from its store when it has one, else built and stored."""
     if data.kind == "galaxy":
         return prepared(data, lambda: galaxy_sky(data.galaxy, progress))
+    if data.kind == "survey":
+        return open_store(prepare_survey(data))
     return prepared(data, lambda: prepare_healpix(data))
 
 
 def load_split(config: ExperimentConfig, sky: Sky) -> Split:
     """The regions of an experiment on its sky."""
     folder: Path | None = data_folder(config.data) if config.data.kind == "healpix" else None
+    if config.data.kind == "survey" and config.data.folder:
+        folder = Path(config.data.folder).expanduser()
     return build_split(config.split, sky, folder)

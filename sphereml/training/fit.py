@@ -13,7 +13,7 @@ import torch
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import check_resolution
-from sphereml.data.splits import Split
+from sphereml.data.splits import Split, write_split
 from sphereml.data.store import Sky, column
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
@@ -64,6 +64,7 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
         return round(before + time.monotonic() - started, 2)
 
     try:
+        write_split(run.folder / "split.fits", split)
         fitted = (_fit_network if config.model.arch == "unet" else _fit_baseline)(run, sky, split, options)
     except UserError:
         if fresh:  # what could never start leaves nothing behind

@@ -1,0 +1,150 @@
+"""Finished maps on disk while the others are being made, and the store that they become.
+
+A store under way is ``.NAME.partial`` beside ``NAME``; as NAME carries a hash of everything that shapes the store, maps
+made under other settings never mix with these.  Each map is one ``.npy`` of its own, there whole or not at all, so a
+killed preparation goes on at the first map that is absent.  At the end the maps are turned from one file per channel
+into superpixels with all their channels, block by block, and the store takes its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sphereml.data.holdings import lock, spell_bytes
+from sphereml.data.store import Sky, refuse_unwritable, superpixel_size, write_blocks
+from sphereml.errors import UserError
+from sphereml.sky.grid import HealpixGrid
+
+# Memory for the block of superpixels that is turned around at once.
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class StagedMap:
+    """A finished map and what is known of it.
+
+    Args:
+        values: float32 ``(npix,)`` NEST; memory-mapped when it comes from the disk.
+        gaps: pixels that had no data, int64 NEST of the *source's* grid.
+        mean: of the pixels with data, before any filter.
+    """
+
+    values: np.ndarray
+    gaps: np.ndarray
+    mean: float
+
+
+@dataclass(frozen=True)
+class StagedMaps:
+    """The maps of one store under way; made by :func:`open_stage`."""
+
+    folder: Path
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / f"{name}.npy").is_file()
+
+    def put(self, name: str, staged: StagedMap) -> None:
+        """Keep a map; it counts as there only when all of it is."""
+        self._write(f"{name}.gaps.npy", staged.gaps)
+        self._write(f"{name}.mean.npy", np.float64(staged.mean))
+        self._write(f"{name}.npy", staged.values.astype(np.float32, copy=False))
+
+    def get(self, name: str) -> StagedMap:
+        gaps, mean = (np.load(self.folder / f"{name}.{part}.npy") for part in ("gaps", "mean"))
+        return StagedMap(np.load(self.folder / f"{name}.npy", mmap_mode="r"), gaps, float(mean))
+
+    def clear_scratch(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.folder.glob("*.scratch"):
+            path.unlink()
+        shutil.rmtree(self.folder / "store", ignore_errors=True)
+
+    def assemble(
+        self, path: Path, sky: Sky, channels: Sequence[str], weight: np.ndarray | None, progress: Callable[[int], None]
+    ) -> None:
+        """Make the store from the staged channels, bring it to ``path`` and remove the stage.
+
+        Args:
+            sky: everything but the inputs.
+            channels: names of the staged maps that are the inputs.
+            weight: ``(npix,)`` multiplied onto the inputs, or None.
+            progress: told the number of finished pixels.
+        """
+        scratch = self.folder / "store"
+        shutil.rmtree(scratch, ignore_errors=True)
+        maps = [self.get(name).values for name in channels]
+        write_blocks(scratch, sky, _superpixels(maps, sky.grid, weight, progress))
+        if path.exists():
+            path.replace(self.folder / "old")
+        scratch.replace(path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, name: str, values: np.ndarray | np.float64) -> None:
+        scratch = self.folder / f"{name}.scratch"
+        with scratch.open("wb") as stream:
+            np.save(stream, values)
+        scratch.replace(self.folder / name)
+
+
+@contextmanager
+def open_stage(path: Path, needed: int) -> Iterator[StagedMaps]:
+    """The stage of the store ``path``, held against other processes; what is in it stays when anything fails.
+
+    Args:
+        needed: bytes that the finished stage and store take together.
+    Raises:
+        UserError: the folder cannot be written or has no room, or another process is preparing the same store.
+    """
+    refuse_unwritable(path.parent)
+    folder = path.parent / f".{path.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_full(folder, needed)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if not lock(descriptor, wait=False):
+                raise UserError(f"another process is preparing {path}", "wait for it, or stop it")
+            stage = StagedMaps(folder)
+            stage.clear_scratch()
+            yield stage
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(
+            f"preparing {path} failed ({error})", "see to the disc, then give the same line again: it goes on"
+        ) from None
+
+
+def store_bytes(grid: HealpixGrid, channels: int) -> int:
+    """Room that the stage and the store take together, at most."""
+    return 2 * 4 * grid.npix * (channels + 3)
+
+
+def _refuse_full(folder: Path, needed: int) -> None:
+    there = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise UserError(
+            f"the store needs {spell_bytes(needed - there)} and {folder.parent} has {spell_bytes(free)} of room",
+            "free some, or choose another disc with data.stores=PATH",
+        )
+
+
+def _superpixels(
+    maps: Sequence[np.ndarray], grid: HealpixGrid, weight: np.ndarray | None, progress: Callable[[int], None]
+) -> Iterator[np.ndarray]:
+    """Blocks ``(pixels, nchan)`` of whole superpixels, from the first pixel on."""
+    superpixel = superpixel_size(grid)
+    step = superpixel * max(1, _BLOCK_BYTES // (4 * superpixel * len(maps)))
+    for first in range(0, grid.npix, step):
+        part = slice(first, min(first + step, grid.npix))
+        block = np.stack([values[part] for values in maps], axis=1)
+        yield block if weight is None else block * weight[part, None].astype(np.float32)
+        progress(part.stop)

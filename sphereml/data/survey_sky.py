@@ -1,0 +1,132 @@
+"""What a survey's store holds besides its inputs: target, total, mask, velocities, and what all of it was made from.
+
+Conventions: the component ``mask`` is 0..1, NEST, 1 = keep; it is 0 wherever a map had no data.  Provenance holds no
+dates; its ``spectrum`` is the mean over the sky of each channel before any filter, K, with LSR km/s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sphereml import __version__
+from sphereml.config.survey import SurveyConfig
+from sphereml.data.channel_plan import ChannelPlan
+from sphereml.data.channel_store import StagedMaps
+from sphereml.data.map_filter import MapFilter
+from sphereml.data.store import Sky, blank_inputs
+from sphereml.data.survey_sources import SkyMap
+from sphereml.errors import UserError
+from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.masks import apodize, regrade, regrade_mask, to_galactic
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """How a store was made.
+
+    Args:
+        files: name -> checksum.
+        filters: of ``inputs``, ``target`` and, if there is one, ``total``.
+        units: of the target and the total.
+    """
+
+    config: SurveyConfig
+    files: dict[str, str]
+    plan: ChannelPlan
+    filters: dict[str, MapFilter]
+    units: dict[str, str]
+
+    @property
+    def grid(self) -> HealpixGrid:
+        return HealpixGrid(self.config.filters.nside)
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the staged inputs."""
+        return [channel_name(index) for index in range(len(self.plan.axis))]
+
+    def source_of(self, name: str) -> MapFilter:
+        """The filter that a staged map went through."""
+        return self.filters.get(name, self.filters["inputs"])
+
+
+def channel_name(index: int) -> str:
+    """The staged map of an input."""
+    return f"channel-{index:04d}"
+
+
+def context_name(channel: int) -> str:
+    """The staged mean of a channel of the source that is no input."""
+    return f"context-{channel:04d}"
+
+
+def combine_mask(stage: StagedMaps, made: Preparation, mask: SkyMap | None) -> np.ndarray | None:
+    """The survey's mask without the pixels that lack data, apodized: float32 ``(npix,)``; None when all is kept.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    keep = np.ones(made.grid.npix, dtype=bool)
+    if mask is not None:
+        keep = regrade_mask(to_galactic(mask.values, mask.frame), made.grid)
+    for name in [*made.channels, *made.units]:
+        gaps = stage.get(name).gaps
+        if gaps.size:
+            missing = np.zeros(HealpixGrid(made.source_of(name).kind.nside).npix, dtype=np.float32)
+            missing[gaps] = 1
+            keep &= ~(regrade(missing, made.grid) > 0)
+    if keep.all():
+        return None
+    if not keep.any():
+        raise UserError("the mask and the missing pixels leave no sky", "choose another mask, or complete the files")
+    width = made.config.mask.apodization if made.config.mask else 0.0
+    return apodize(keep, made.grid, width).astype(np.float32)
+
+
+def sky_without_inputs(stage: StagedMaps, made: Preparation, weight: np.ndarray | None) -> Sky:
+    """The sky of the store; its inputs are blank and are to be written from the stage."""
+    applied = weight is not None and made.config.mask is not None and made.config.mask.apply
+    maps = {name: np.array(stage.get(name).values) * (weight if applied else np.float32(1)) for name in made.units}
+    velocity = made.plan.axis.centres
+    return Sky(
+        grid=made.grid,
+        inputs=blank_inputs(made.grid, len(velocity)),
+        total=maps.get("total"),
+        target=maps["target"],
+        target_unit=made.units["target"],
+        input_unit="K",
+        total_unit=made.units.get("total", ""),
+        channels=tuple(f"{one:+.2f} km/s" for one in velocity),
+        velocity=velocity,
+        components={} if weight is None else {"mask": weight},
+        component_units={"mask": ""},
+        provenance=_provenance(stage, made),
+    )
+
+
+def _provenance(stage: StagedMaps, made: Preparation) -> dict[str, Any]:
+    staged = {name: stage.get(name) for name in [*made.channels, *made.units]}
+    return {
+        "kind": "survey",
+        "code": __version__,
+        "seed": None,
+        "files": made.files,
+        "survey": asdict(made.config),
+        "maps": {name: _history(one) for name, one in made.filters.items()},
+        "filled": {name: int(one.gaps.size) for name, one in staged.items() if one.gaps.size},
+        "spectrum": {
+            "velocity": made.plan.axis.centres.tolist(),
+            "mean": [staged[name].mean for name in made.channels],
+            "context_velocity": made.plan.context_velocity.tolist(),
+            "context_mean": [stage.get(context_name(channel)).mean for channel in made.plan.context],
+        },
+    }
+
+
+def _history(one: MapFilter) -> dict[str, Any]:
+    kind = one.kind
+    was = {"name": kind.name, "nside": kind.nside, "frame": kind.frame, "beam_arcmin": kind.beam_arcmin}
+    return {"from": was, "lmax": one.lmax, "beam_arcmin": one.beam_arcmin, "unchanged": one.changes_nothing}
