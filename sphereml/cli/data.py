@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = actions.add_parser("info", help="what a store holds")
     info.add_argument("store", type=Path, metavar="STORE")
     info.add_argument("--html", type=Path, metavar="FILE", help="write the quick-look page too")
-    info.add_argument("--split", nargs="*", default=[], metavar="NAME", help="splits to draw and to write beside it")
+    info.add_argument(
+        "--split", nargs="+", action="extend", default=[], metavar="NAME", help="splits to draw and to write beside it"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ VERBS = {
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
     "marginalize": "fit templates to a sky map and subtract them",
+    "lensing": "noise curves of CMB lensing estimators",
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",

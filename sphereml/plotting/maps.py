@@ -139,6 +139,16 @@ def draw_mollweide(axes: Axes, values: np.ndarray, scale: ColourScale, title: st
     )
     bar.set_label(unit_label(unit))
     bar.ax.tick_params(labelsize=9)
+    if isinstance(image.norm, AsinhNorm):
+        bar.set_ticks(_asinh_ticks(image.norm))
+
+
+def _asinh_ticks(norm: AsinhNorm) -> list[float]:
+    """Zero, and powers of ten beyond the linear part: matplotlib's own run into each other around zero."""
+    assert norm.vmin is not None and norm.vmax is not None
+    first, last = np.log10([2 * norm.linear_width, max(abs(norm.vmin), abs(norm.vmax))])
+    decades = 10.0 ** np.arange(np.ceil(first), np.floor(last) + 1)
+    return [float(tick) for tick in (*-decades[::-1], 0.0, *decades) if norm.vmin <= tick <= norm.vmax]
 
 
 def sample_mollweide(values: np.ndarray, height: int = 500) -> np.ma.MaskedArray:

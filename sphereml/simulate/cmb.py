@@ -23,6 +23,7 @@ class Cosmology:
     tau: float = 0.0943
     As: float = 2.21e-9
     ns: float = 0.9624
+    mnu: float = 0.06  # sum of neutrino masses, eV
 
 
 PLANCK_2013 = Cosmology()
@@ -35,12 +36,14 @@ def cmb_spectrum(lmax: int, cosmology: Cosmology = PLANCK_2013) -> np.ndarray:
     """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero.
 
     The lensing potential is CAMB's at accuracy 1: made for foreground tests at the multipoles of dust templates, not
-    for lensing work, which needs lmax >= 6000 and accuracy 8.
+    for lensing work: that is :mod:`sphereml.simulate.cmb_spectra`.
     """
     import camb
 
     parameters = camb.CAMBparams()
-    parameters.set_cosmology(H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau)
+    parameters.set_cosmology(
+        H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau, mnu=cosmology.mnu
+    )
     parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
     parameters.set_for_lmax(max(lmax, 2) + _LENSING_MARGIN, lens_potential_accuracy=1)
     results = camb.get_results(parameters)
