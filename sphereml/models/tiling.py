@@ -1,8 +1,8 @@
 """A network on the whole sphere, tile by tile: the same result, in memory bounded by a tile.
 
-A tile is one superpixel with a halo as wide as the network's reach, in whole pixels of its coarsest level, so that
-pooling never splits one.  The zeros that a convolution takes beyond the halo then never reach the tile, and its own
-pixels come out as on the whole sphere.
+A tile is one superpixel with a halo at least as wide as the network's reach, made of whole pixels of its coarsest level
+or larger, so that pooling never splits one.  The zeros that a convolution takes beyond the halo then never reach the
+tile, and its own pixels come out as on the whole sphere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch
 from sphereml.domains import Domain, HealpixSky
 from sphereml.errors import UserError
 from sphereml.sky.regions import Region
+
+# Halos grow by squares of this many pixels a side.
+_HALO_SIDE = 8
 
 
 class TileableNetwork(Protocol):
@@ -55,7 +58,7 @@ class Tiling:
         reach = self.network.reach(HealpixSky(self.nside))
         for pixel in range(12 * self.tile_nside**2):
             tile = Region(self.nside, (pixel,), self.tile_nside)
-            yield tile, tile.split(self._coarsest_nside).grown(reach)
+            yield tile, tile.split(self._halo_nside).grown(reach)
 
     def run(self, features: np.ndarray) -> np.ndarray:
         """The network's output ``(npix, Cout)`` float32 for features ``(npix, Cin)``, NEST; put it in ``eval()`` first.
@@ -76,3 +79,8 @@ class Tiling:
     @property
     def _coarsest_nside(self) -> int:
         return self.nside >> self.network.depth
+
+    @property
+    def _halo_nside(self) -> int:
+        """Of the coarse pixels that make up a halo: never split by pooling, and not too many of them."""
+        return max(self.tile_nside, min(self._coarsest_nside, self.nside // _HALO_SIDE))
