@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sphereml.domains import HealpixSky, chebyshev, oriented
+from sphereml.domains import HealpixSky, convolution, oriented
 from sphereml.domains.chebyshev import ChebyshevLayout
 from sphereml.domains.convolution import LayoutCache, convolve
 from sphereml.domains.oriented import NEIGHBOUR_STEPS, OrientedLayout, bordered_blocks
@@ -49,27 +49,27 @@ def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
 def test_graph_convolution_does_not_depend_on_the_pieces(region, taps, graph, monkeypatch):
     operator = rescaled_laplacian(region, graph)
     whole = results(ChebyshevLayout(operator, torch.float64), taps, 3)
-    monkeypatch.setattr(chebyshev, "_PIECE_ROWS", 20)
+    monkeypatch.setattr(convolution, "_piece_rows", lambda *_: 20)
     cut = ChebyshevLayout(operator, torch.float64)
-    assert len(cut.pieces(taps, 1)) > 1
+    assert len(cut.pieces(taps, 1, 20)) > 1
     same(results(cut, taps, 3), whole)
 
 
 @every_region
 def test_oriented_convolution_does_not_depend_on_the_pieces(region, monkeypatch):
     whole = results(OrientedLayout(region), 9, 3)
-    monkeypatch.setattr(oriented, "_PIECE_ROWS", 16)
+    monkeypatch.setattr(convolution, "_piece_rows", lambda *_: 16)
     monkeypatch.setattr(oriented, "_BLOCK_SIDE", 2)
     cut = OrientedLayout(region)
-    assert len(cut.pieces(9, 1)) > 3
+    assert len(cut.pieces(9, 1, 16)) > 3
     same(results(cut, 9, 3), whole)
 
 
 @pytest.mark.parametrize("stencil", ["adjacent", "oriented"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_pieces_and_repeat_to_the_last_bit(stencil, threads, monkeypatch):
-    monkeypatch.setattr(chebyshev, "_PIECE_ROWS", 100)
-    monkeypatch.setattr(oriented, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(convolution, "_piece_rows", lambda *_: 100)
+    monkeypatch.setattr(convolution, "_WORTH_THREADS", 0)
     monkeypatch.setattr(oriented, "_BLOCK_SIDE", 8)
     taps = 9 if stencil == "oriented" else 4
 

@@ -21,10 +21,6 @@ from torch.nn.functional import embedding_bag
 from sphereml.domains.convolution import Gradients
 from sphereml.sky.graphs import NeighbourOperator
 
-# Pieces of 64 x 64 pixels: 64 float32 channels take 1 MB, and four hops around add a quarter.
-_PIECE_ROWS = 4096
-# On an accelerator one launch over many rows is what counts.
-_PIECE_ROWS_ACCELERATOR = 1 << 20
 # Wide tables reach several pixels a hop; larger pieces keep the halo a small part.
 _WIDE = 16
 
@@ -78,23 +74,18 @@ class ChebyshevLayout:
     operator: NeighbourOperator
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _made: dict[tuple[int, int], tuple[ChebyshevPiece, ...]] = field(default_factory=dict)
+    _made: dict[tuple[int, int, int], tuple[ChebyshevPiece, ...]] = field(default_factory=dict)
 
     @property
     def npix(self) -> int:
         return len(self.operator.index)
 
-    @property
-    def piece_rows(self) -> int:
-        if self.device.type != "cpu":
-            return _PIECE_ROWS_ACCELERATOR
-        return _PIECE_ROWS if self.operator.index.shape[1] <= _WIDE else 4 * _PIECE_ROWS
-
-    def pieces(self, taps: int, copies: int) -> tuple[ChebyshevPiece, ...]:
-        if (taps, copies) not in self._made:
-            whole = self.npix <= self.piece_rows
-            self._made[taps, copies] = (self._whole(taps, copies),) if whole else tuple(self._cut(taps - 1))
-        return self._made[taps, copies]
+    def pieces(self, taps: int, copies: int, rows: int) -> tuple[ChebyshevPiece, ...]:
+        rows = 4 * rows if self.operator.index.shape[1] > _WIDE else rows
+        if (taps, copies, rows) not in self._made:
+            whole = self.npix <= rows
+            self._made[taps, copies, rows] = (self._whole(taps, copies),) if whole else tuple(self._cut(taps - 1, rows))
+        return self._made[taps, copies, rows]
 
     def _whole(self, taps: int, copies: int) -> ChebyshevPiece:
         """All copies as one piece, which needs no halo."""
@@ -102,11 +93,11 @@ class ChebyshevLayout:
         index = (self.operator.index + offset).reshape(-1, self.operator.index.shape[1])
         return self._piece(0, (len(index),) * taps, None, index, np.tile(self.operator.weight, (copies, 1)))
 
-    def _cut(self, hops: int) -> Iterator[ChebyshevPiece]:
-        """One copy in pieces with halos of ``hops``."""
+    def _cut(self, hops: int, size: int) -> Iterator[ChebyshevPiece]:
+        """One copy in pieces of ``size`` rows with halos of ``hops``."""
         place = np.full(self.npix, -1, dtype=np.int32)  # in the piece's rows
-        for start in range(0, self.npix, self.piece_rows):
-            frontier = np.arange(start, min(start + self.piece_rows, self.npix))
+        for start in range(0, self.npix, size):
+            frontier = np.arange(start, min(start + size, self.npix))
             gathered, counts = [], [0]
             for hop in range(hops + 1):
                 if hop:

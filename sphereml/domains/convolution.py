@@ -5,9 +5,9 @@ The ``F_k`` are fixed sparse operators on pixels (Chebyshev polynomials of a Lap
 of the gradients ``dx = sum_k F_k^T dy W_k^T`` and ``dW_k = (F_k x)^T dy``, from the rows that it needs.  Nothing but x
 is kept between the passes, and no ``F_k x`` is ever stored for more than one piece.
 
-On a CPU every thread works through a share of the pieces, with operations of one thread each: threads that met after
-every small operation would wait for each other, on a busy machine most of the time.  The shares are fixed, whoever is
-quicker, so that results repeat to the last bit.
+On a CPU, where it is worth waking them, every thread works through a share of the pieces with operations of one thread
+each: threads that met after every small operation would wait for each other, on a busy machine most of the time.  The
+shares are fixed, whoever is quicker, so that results repeat to the last bit.
 
 Half precision is for storage: sums over neighbours are made in float32 and rounded once, at the end.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +25,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 Result = TypeVar("Result")
+
+# Pieces of 64 x 64 pixels: 64 float32 channels take 1 MB, and four hops around add a quarter.
+_PIECE_ROWS = 4096
+# On an accelerator one launch over many rows is what counts.
+_PIECE_ROWS_ACCELERATOR = 1 << 20
+# Multiplications (rows x taps x channels in and out) from which threads are woken: some ten milliseconds of work.
+_WORTH_THREADS = 2 * 10**8
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +46,12 @@ class Gradients:
     kernel: torch.Tensor
     beyond: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
+    def settle(self) -> None:
+        """Add what belongs to other pieces' rows."""
+        if self.rows is not None:
+            for rows, values in self.beyond:
+                self.rows.index_add_(0, rows, values)
+
 
 class Piece(Protocol):
     """Some of the pixels; ``rows`` ``(n, Cin)`` are all those of one copy of the domain, or of several."""
@@ -51,16 +64,16 @@ class Piece(Protocol):
 
 
 class Layout(Protocol):
-    """A domain of ``npix`` pixels, to be worked through in pieces of about ``piece_rows`` rows."""
+    """A domain of ``npix`` pixels, to be worked through in pieces."""
 
     @property
     def npix(self) -> int: ...
 
-    @property
-    def piece_rows(self) -> int: ...
+    def pieces(self, taps: int, copies: int, rows: int) -> Sequence[Piece]:
+        """The pieces, of about so many rows, of ``copies`` copies of the domain, one after the other.
 
-    def pieces(self, taps: int, copies: int) -> Sequence[Piece]:
-        """The pieces of ``copies`` copies of the domain, one after the other."""
+        There are several copies only where they fit one piece together.
+        """
 
 
 class LayoutCache:
@@ -95,8 +108,12 @@ class _Convolution(torch.autograd.Function):
         ctx.layout = layout
         ctx.save_for_backward(x, kernel)
         y = x.new_empty(*x.shape[:2], kernel.shape[-1])
-        for group in _groups(layout, len(x)):
-            _apply(layout, x[group].flatten(0, 1), kernel, bias, y[group].flatten(0, 1))
+
+        def work(share: Sequence[_Task]) -> None:
+            for task in share:
+                task.piece.apply(task.rows(x), kernel, bias, task.rows(y))
+
+        _share(work, layout, x, kernel)
         return y
 
     @staticmethod
@@ -105,48 +122,69 @@ class _Convolution(torch.autograd.Function):
         grad = grad.contiguous()
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         grad_kernel = torch.zeros_like(kernel)
-        for group in _groups(ctx.layout, len(x)):
-            own = None if grad_x is None else grad_x[group].flatten(0, 1)
-            for sums in _pull_back(ctx.layout, x[group].flatten(0, 1), grad[group].flatten(0, 1), kernel, own):
-                grad_kernel += sums.kernel
-                if own is not None:
-                    for rows, values in sums.beyond:
-                        own.index_add_(0, rows, values)
+
+        def work(share: Sequence[_Task]) -> list[Gradients]:
+            own, done = torch.zeros_like(kernel), []
+            for task in share:
+                sums = Gradients(None if grad_x is None else task.rows(grad_x), own)
+                task.piece.pull_back(task.rows(x), task.rows(grad), kernel, sums)
+                done.append(sums)
+            return done
+
+        for done in _share(work, ctx.layout, x, kernel):
+            grad_kernel += done[0].kernel
+            for sums in done:
+                sums.settle()
         return grad_x, grad_kernel, grad.sum(dim=(0, 1)), None
 
 
-def _apply(layout: Layout, rows: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
-    def work(pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            piece.apply(rows, kernel, bias, out)
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A piece of the skies ``group`` of a batch."""
 
-    _share(work, layout.pieces(len(kernel), len(rows) // layout.npix), rows.device)
+    group: slice
+    piece: Piece
 
-
-def _pull_back(
-    layout: Layout, rows: torch.Tensor, grad: torch.Tensor, kernel: torch.Tensor, own: torch.Tensor | None
-) -> list[Gradients]:
-    def work(pieces: Sequence[Piece]) -> Gradients:
-        sums = Gradients(own, torch.zeros_like(kernel))
-        for piece in pieces:
-            piece.pull_back(rows, grad, kernel, sums)
-        return sums
-
-    return _share(work, layout.pieces(len(kernel), len(rows) // layout.npix), rows.device)
+    def rows(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch[self.group].flatten(0, 1)
 
 
-def _share(work: Callable[[Sequence[Piece]], Result], pieces: Sequence[Piece], device: torch.device) -> list[Result]:
-    """``work`` on every thread's share of the pieces, or here on all of them where there is nothing to share."""
-    inference, threads = torch.is_inference_mode_enabled(), torch.get_num_threads()
+def _tasks(layout: Layout, x: torch.Tensor, kernel: torch.Tensor, threads: int) -> list[_Task]:
+    """All pieces of a batch; several small skies make one piece, as long as every thread has its share."""
+    batch, rows = len(x), _piece_rows(max(kernel.shape[1:]), x.device)
+    step = max(1, min(rows // layout.npix, -(-batch // threads)))
+    groups = [slice(start, min(start + step, batch)) for start in range(0, batch, step)]
+    return [
+        _Task(group, piece) for group in groups for piece in layout.pieces(len(kernel), group.stop - group.start, rows)
+    ]
 
-    def alone(share: Sequence[Piece]) -> Result:
+
+def _piece_rows(channels: int, device: torch.device) -> int:
+    """Rows of a piece: whole superpixels of which one tensor takes about a megabyte."""
+    if device.type != "cpu":
+        return _PIECE_ROWS_ACCELERATOR
+    rows = _PIECE_ROWS
+    while rows * channels * 4 <= _PIECE_ROWS * 64:
+        rows *= 4
+    return rows
+
+
+def _share(
+    work: Callable[[Sequence[_Task]], Result], layout: Layout, x: torch.Tensor, kernel: torch.Tensor
+) -> list[Result]:
+    """``work`` on every thread's share of the tasks, or here on all of them where they are not worth a share."""
+    worth = x.device.type == "cpu" and x[..., 0].numel() * kernel.numel() >= _WORTH_THREADS
+    threads = torch.get_num_threads() if worth else 1
+    tasks, inference = _tasks(layout, x, kernel, threads), torch.is_inference_mode_enabled()
+
+    def alone(share: Sequence[_Task]) -> Result:
         # Modes belong to threads: no autograd, no autocast, and inference tensors only among themselves.
-        with torch.inference_mode(inference), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(inference), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return work(share)
 
-    if threads == 1 or len(pieces) == 1 or device.type != "cpu":
-        return [alone(pieces)]
-    return list(_workers(threads, os.getpid()).map(alone, [pieces[first::threads] for first in range(threads)]))
+    if not 1 < threads <= len(tasks):
+        return [alone(tasks)]
+    return list(_workers(threads, os.getpid()).map(alone, [tasks[first::threads] for first in range(threads)]))
 
 
 @lru_cache(maxsize=2)
@@ -158,9 +196,3 @@ def _workers(count: int, process: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
 
     return ThreadPoolExecutor(count, "sphereml-convolution", initializer=begin)
-
-
-def _groups(layout: Layout, batch: int) -> Iterator[slice]:
-    """Batches cut so that small domains fill a piece together; a large domain is worked through alone."""
-    step = max(1, layout.piece_rows // layout.npix)
-    return (slice(start, min(start + step, batch)) for start in range(0, batch, step))

@@ -24,8 +24,6 @@ from sphereml.sky.regions import Region
 # Steps (x, y) on the face grid to the pixel itself and its neighbours SW, W, NW, N, NE, E, SE, S.
 NEIGHBOUR_STEPS = ((0, 0), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 _BLOCK_SIDE = 64
-_PIECE_ROWS = _BLOCK_SIDE**2
-_PIECE_ROWS_ACCELERATOR = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,30 +86,25 @@ class OrientedLayout:
 
     region: Region
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _made: dict[int, tuple[OrientedPiece, ...]] = field(default_factory=dict)
+    _made: dict[tuple[int, int], tuple[OrientedPiece, ...]] = field(default_factory=dict)
 
     @property
     def npix(self) -> int:
         return self.region.npix
-
-    @property
-    def piece_rows(self) -> int:
-        return _PIECE_ROWS if self.device.type == "cpu" else _PIECE_ROWS_ACCELERATOR
 
     @cached_property
     def _blocks(self) -> np.ndarray:
         side = min(self.region.nside // self.region.coarse_nside, _BLOCK_SIDE)
         return bordered_blocks(self.region, side)
 
-    def pieces(self, taps: int, copies: int) -> tuple[OrientedPiece, ...]:
-        if copies not in self._made:
-            blocks = np.concatenate(
-                [np.where(self._blocks < 0, -1, self._blocks + c * self.npix) for c in range(copies)]
-            )
-            at_once = max(1, self.piece_rows // (blocks.shape[1] - 2) ** 2)
+    def pieces(self, taps: int, copies: int, rows: int) -> tuple[OrientedPiece, ...]:
+        if (copies, rows) not in self._made:
+            own = [np.where(self._blocks < 0, -1, self._blocks + copy * self.npix) for copy in range(copies)]
+            blocks = np.concatenate(own)
+            at_once = max(1, rows // (blocks.shape[1] - 2) ** 2)
             starts = range(0, len(blocks), at_once)
-            self._made[copies] = tuple(self._piece(start, blocks[start : start + at_once]) for start in starts)
-        return self._made[copies]
+            self._made[copies, rows] = tuple(self._piece(start, blocks[start : start + at_once]) for start in starts)
+        return self._made[copies, rows]
 
     def _piece(self, start: int, blocks: np.ndarray) -> OrientedPiece:
         width = blocks.shape[1]
