@@ -1,9 +1,10 @@
 """Timings of the spherical harmonic transforms beside ducc0's own calls, in turn, in one process, medians and ratios.
 
 What is timed is analysis without iterations and its gradient, that is an adjoint synthesis and a synthesis.  ducc0 gets
-float64 RING maps and returns new arrays, as ours does; ``ducc0_reused`` writes into arrays that are there already, which
-saves the first touch of their memory.  Ours gets NEST tensors, and orders and converts them.  At spin 2 half as many pairs (Q, U) are transformed, so the pixels are as many.
-The ratio is the median over the rounds of the ratio within a round.
+float64 RING maps and returns new arrays, as ours does; ``ducc0_reused`` writes into arrays that are there already,
+which saves the first touch of their memory.  Ours gets NEST tensors, and orders and converts them.  At spin 2 half as
+many pairs (Q, U) are transformed, so the pixels are as many.  The ratio is the median over the rounds of the ratio
+within a round.
 
 ``loss_share`` times a training step on the sphere, and within the same rounds the loss alone with its gradient.
 """
