@@ -23,11 +23,13 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch.autograd.function import once_differentiable
 
 Result = TypeVar("Result")
 
-# Pieces of 64 x 64 pixels: 64 float32 channels take 1 MB, and four hops around add a quarter.
+# At least 64 x 64 pixels, to which four hops around add a quarter; 64 float32 channels of them take 1 MiB.
 _PIECE_ROWS = 4096
+_PIECE_BYTES, _FLOAT_BYTES = 1 << 20, 4
 # On an accelerator one launch over many rows is what counts.
 _PIECE_ROWS_ACCELERATOR = 1 << 20
 # Multiplications (rows x taps x channels in and out) from which threads are woken: some ten milliseconds of work.
@@ -85,9 +87,7 @@ class LayoutCache:
 
     def get(self, key: Hashable, build: Callable[[], Layout]) -> Layout:
         if key not in self._layouts:
-            # Built in an inference pass, a layout must serve a training step later.
-            with torch.inference_mode(False):
-                self._layouts[key] = build()
+            self._layouts[key] = build()
         self._layouts.move_to_end(key)
         while len(self._layouts) > 1 and sum(layout.npix for layout in self._layouts.values()) > self._budget:
             self._layouts.popitem(last=False)
@@ -117,6 +117,7 @@ class _Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         grad = grad.contiguous()
@@ -154,9 +155,9 @@ def _tasks(layout: Layout, x: torch.Tensor, kernel: torch.Tensor, threads: int) 
     batch, rows = len(x), _piece_rows(max(kernel.shape[1:]), x.device)
     step = max(1, min(rows // layout.npix, -(-batch // threads)))
     groups = [slice(start, min(start + step, batch)) for start in range(0, batch, step)]
-    return [
-        _Task(group, piece) for group in groups for piece in layout.pieces(len(kernel), group.stop - group.start, rows)
-    ]
+    with torch.inference_mode(False):  # tables first built in an inference pass serve a training step later
+        pieces = [layout.pieces(len(kernel), group.stop - group.start, rows) for group in groups]
+    return [_Task(group, piece) for group, own in zip(groups, pieces, strict=True) for piece in own]
 
 
 def _piece_rows(channels: int, device: torch.device) -> int:
@@ -164,7 +165,7 @@ def _piece_rows(channels: int, device: torch.device) -> int:
     if device.type != "cpu":
         return _PIECE_ROWS_ACCELERATOR
     rows = _PIECE_ROWS
-    while rows * channels * 4 <= _PIECE_ROWS * 64:
+    while 4 * rows * channels * _FLOAT_BYTES <= _PIECE_BYTES:
         rows *= 4
     return rows
 
