@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> None:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     say(f"device: {device}  cores: {os.cpu_count()}  threads: torch {torch.get_num_threads()}, ducc0 {threads()}")
     say(f"configs: {resource_folder('configs')}")
-    say(f"SPHEREML_REAL_SKY: {os.environ.get('SPHEREML_REAL_SKY', 'not set')}")
+    for name in ("SPHEREML_REAL_SKY", "SPHEREML_DATA"):
+        say(f"{name}: {os.environ.get(name, 'not set')}")
 
 
 def _version(name: str) -> str:

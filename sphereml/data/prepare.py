@@ -18,11 +18,10 @@ import numpy as np
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, MapField
 from sphereml.data.healpix_fits import HealpixMaps, file_checksum, read_healpix
+from sphereml.data.holdings import SAMPLE_VARIABLE
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
 from sphereml.data.survey_sources import identify_files
 from sphereml.errors import UserError
-
-FOLDER_VARIABLE = "SPHEREML_REAL_SKY"
 
 
 def data_folder(data: DataConfig) -> Path:
@@ -31,8 +30,8 @@ def data_folder(data: DataConfig) -> Path:
     Raises:
         UserError: neither is given, or it is no folder.
     """
-    ways = f"set {FOLDER_VARIABLE} or give data.folder=PATH"
-    given = data.folder or os.environ.get(FOLDER_VARIABLE)
+    ways = f"set {SAMPLE_VARIABLE} or give data.folder=PATH"
+    given = data.folder or os.environ.get(SAMPLE_VARIABLE)
     if not given:
         raise UserError(f"the data {data.name!r} need a folder of FITS maps and none is given", ways)
     folder = Path(given).expanduser()
