@@ -6,17 +6,20 @@ derivatives are bounded by ``sum A / s^2``, so the error of any interpolation ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import healpy
 import numpy as np
+import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
 from sphereml.data.velocity import VelocityAxis
+from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 
 HI4PI_STEP = 1288.21496  # m/s
@@ -176,3 +179,13 @@ def write_listed_map(path: Path, pixels: np.ndarray, values: np.ndarray, unit: s
     table.header.update({card: value for card, value in header.items() if value is not None})
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(path, overwrite=True)
     return path
+
+
+@contextmanager
+def refused(*words: str) -> Iterator[None]:
+    """The body raises a UserError of one line that holds the words."""
+    with pytest.raises(UserError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message

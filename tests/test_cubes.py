@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import healpy
@@ -17,6 +16,7 @@ from fixtures_archive import (
     SHORT_AXIS,
     AnalyticSky,
     plate_carree,
+    refused,
     write_allsky_car,
     write_car_tiles,
     write_cube,
@@ -26,7 +26,6 @@ from sphereml.data.car_cubes import CubeChannels, open_cubes, sampling_grid
 from sphereml.data.channels import column_density, find_files
 from sphereml.data.cube_files import UnsaidCubeCards, open_cube
 from sphereml.data.healpix_fits import read_healpix
-from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 
 SKY, PIXEL, CHANNEL = AnalyticSky(), 1.0, 3
@@ -34,15 +33,6 @@ REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1]
 needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 # h^2 / 8 (|T_xx| + |T_yy|), the bound that `car_cubes` states, with the bound of the curvature for this sky.
 BILINEAR_ERROR = np.radians(PIXEL) ** 2 / 8 * 2 * SKY.curvature
-
-
-@contextmanager
-def refused(*words: str) -> Iterator[None]:
-    with pytest.raises(UserError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
 
 
 @pytest.fixture(scope="module")

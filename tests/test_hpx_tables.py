@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from fixtures_archive import (
     AnalyticSky,
     ArchiveAxis,
     HpxLayout,
+    refused,
     write_hpx_table,
     write_hpx_tables,
     write_listed_map,
@@ -26,21 +25,11 @@ from sphereml.data.fits_files import file_checksum
 from sphereml.data.healpix_fits import UNSEEN, UnsaidCards, read_healpix
 from sphereml.data.hpx_tables import HI4PI, TableDefaults, open_hpx_tables
 from sphereml.data.store import COLUMN_PER_K_KMS
-from sphereml.errors import UserError
 from sphereml.sky.ordering import ring_to_nest
 
 SKY, NSIDE = AnalyticSky(), 16
 NPIX = 12 * NSIDE**2
 SMALL = replace(HI4PI, nside=NSIDE, axis=SHORT_AXIS.axis)
-
-
-@contextmanager
-def refused(*words: str) -> Iterator[None]:
-    with pytest.raises(UserError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
 
 
 def expected() -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sphereml.data.holdings import lock, spell_bytes
+from sphereml.data.holdings import lock, refuse_full
 from sphereml.data.store import Sky, refuse_unwritable, superpixel_size, write_blocks
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
@@ -106,7 +106,8 @@ def open_stage(path: Path, needed: int) -> Iterator[StagedMaps]:
     folder = path.parent / f".{path.name}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _refuse_full(folder, needed)
+        there = sum(one.stat().st_size for one in folder.glob("*.npy"))
+        refuse_full(path.parent, needed - there, f"the store {path.name}", "data.stores=PATH")
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             if not lock(descriptor, wait=False):
@@ -125,16 +126,6 @@ def open_stage(path: Path, needed: int) -> Iterator[StagedMaps]:
 def store_bytes(grid: HealpixGrid, channels: int) -> int:
     """Room that the stage and the store take together, at most."""
     return 2 * 4 * grid.npix * (channels + 3)
-
-
-def _refuse_full(folder: Path, needed: int) -> None:
-    there = sum(path.stat().st_size for path in folder.glob("*.npy"))
-    free = shutil.disk_usage(folder).free
-    if needed - there > free:
-        raise UserError(
-            f"the store needs {spell_bytes(needed - there)} and {folder.parent} has {spell_bytes(free)} of room",
-            "free some, or choose another disc with data.stores=PATH",
-        )
 
 
 def _superpixels(

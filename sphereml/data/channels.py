@@ -13,13 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from sphereml.data.fits_files import file_checksum
-from sphereml.data.store import COLUMN_PER_K_KMS
+from sphereml.data.store import COLUMN_PER_K_KMS, IN_KELVIN
 from sphereml.data.units import reconcile_units
 from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
-
-_IN_KELVIN = {"K": 1.0, "mK": 1e-3}
 
 
 class ChannelSource(Protocol):
@@ -83,9 +81,9 @@ def find_files(folder: str | Path, pattern: str) -> list[Path]:
 def kelvin_factor(stated: str, asked: str, name: str) -> float:
     """What turns a file's brightness into K; raises UserError when its unit is absent, unknown or no brightness."""
     unit = reconcile_units(stated, asked, name)
-    if unit not in _IN_KELVIN:
+    if unit not in IN_KELVIN:
         raise UserError(f"{name} is in {unit!r}, not a brightness temperature", "give channels in K or mK")
-    return _IN_KELVIN[unit]
+    return IN_KELVIN[unit]
 
 
 def checksums(paths: Sequence[Path]) -> dict[str, str]:

@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 import pooch
 
 from sphereml.data.manifests import UNKNOWN, ProductFile
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 FOLDER_VARIABLE = "SPHEREML_DATA"
@@ -81,7 +81,7 @@ class Holdings:
         # The folder itself is locked, for a lock file would stay behind.
         with locked(self.folder):
             entries = {key: asdict(one) for key, one in self.pins().items()} | {name: asdict(pin)}
-            write_whole(self.folder / PINS, json.dumps(entries, indent=1, sort_keys=True))
+            write_atomically(self.folder / PINS, json.dumps(entries, indent=1, sort_keys=True).encode())
 
     def _places(self) -> list[Path]:
         return [self.folder] if self.sample is None else [self.folder, self.sample]
@@ -117,24 +117,13 @@ def lock(descriptor: int, wait: bool = True) -> bool:
     return True
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that it is there complete or not at all."""
-    descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
-
-
-def refuse_full(folder: Path, needed: int, what: str) -> None:
-    """Raise UserError unless the disc of an existing ``folder`` has ``needed`` bytes of room."""
+def refuse_full(folder: Path, needed: int, what: str, choose: str = "--to FOLDER") -> None:
+    """Raise UserError unless the disc of an existing ``folder`` has ``needed`` bytes; ``choose`` names another."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"{what} needs {spell_bytes(needed)} and {folder} has {spell_bytes(free)} of room",
-            "free some, or choose another disc with --to FOLDER",
+            f"free some, or choose another disc with {choose}",
         )
 
 

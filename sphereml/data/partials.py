@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sphereml.data.holdings import write_whole
+from sphereml.data.whole_files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Partial:
         self.note(version)
 
     def note(self, version: Version) -> None:
-        write_whole(self.record, json.dumps(asdict(version)))
+        write_atomically(self.record, json.dumps(asdict(version)).encode())
 
     def discard(self) -> None:
         # Truncated, not removed: whoever waits for this file's lock waits on this very file.

@@ -7,6 +7,7 @@ is one number a pixel, so no pixel can have two parts.  Latitudes and longitudes
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sphereml.config.schema import SplitConfig
 from sphereml.config.validation import check_folds
 from sphereml.data.healpix_fits import read_healpix, read_mask
 from sphereml.data.store import Sky
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc, latitude_cut, longitude_cut, near, threshold_mask
@@ -87,16 +89,9 @@ def write_split(path: Path, split: Split) -> Path:
         | {"SPLIT": split.name, "MARGIN": split.margin}
     )
     table.header["COMMENT"] = "PART: 0 not used, 1 training, 2 validation, 3 test"
-    scratch = path.with_name(f".{path.name}.scratch")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fits.HDUList([fits.PrimaryHDU(), table]).writeto(scratch, overwrite=True)
-        scratch.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error})", "choose another folder") from None
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(stream)
+    return write_atomically(path, stream.getvalue())
 
 
 def read_split(path: Path) -> Split:

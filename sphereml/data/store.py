@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 SUPERPIXEL_SIDE = 64
 # N_HI = 1.823e18 cm^-2 int (T / K) d(v / km/s) for optically thin gas; Dickey & Lockman 1990, eq. 3.
 COLUMN_PER_K_KMS = 1.823e18
-_IN_KELVIN = {"K": 1.0, "mK": 1e-3}
+IN_KELVIN = {"K": 1.0, "mK": 1e-3}
 _COMPONENT = "component_"
 
 
@@ -87,8 +87,8 @@ def column(sky: Sky) -> np.ndarray:
     """
     if sky.total is not None:
         return sky.total.astype(np.float64)
-    if sky.velocity is not None and len(sky.velocity) > 1 and sky.input_unit in _IN_KELVIN:
-        widths = np.abs(np.gradient(sky.velocity)) * _IN_KELVIN[sky.input_unit]
+    if sky.velocity is not None and len(sky.velocity) > 1 and sky.input_unit in IN_KELVIN:
+        widths = np.abs(np.gradient(sky.velocity)) * IN_KELVIN[sky.input_unit]
         # float32 weights keep the product from copying the whole cube to float64.
         integral: np.ndarray = sky.inputs @ widths.astype(sky.inputs.dtype)
         return COLUMN_PER_K_KMS * integral.astype(np.float64)

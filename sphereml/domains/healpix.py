@@ -26,7 +26,7 @@ from sphereml.sky.graphs import graph_reach, rescaled_laplacian
 from sphereml.sky.regions import Region
 
 # Layouts kept: neighbour tables of about as many pixels as one sky of Nside 512 (some 0.1 kB each).
-_LAYOUTS = LayoutCache(budget=12 * 512**2)
+LAYOUTS = LayoutCache(budget=12 * 512**2)
 
 
 @lru_cache(maxsize=64)
@@ -70,13 +70,14 @@ class HealpixSky:
     ) -> torch.Tensor:
         if len(kernel) == 1:
             return linear(x, kernel[0].T, bias)
-        return convolve(x, kernel, bias, self._layout(stencil, x))
+        return convolve(x, kernel, bias, self.layout(stencil, x))
 
-    def _layout(self, stencil: Stencil, x: torch.Tensor) -> Layout:
+    def layout(self, stencil: Stencil, x: torch.Tensor) -> Layout:
+        """How a convolution of ``x`` is worked through, in its work precision and on its device."""
         if stencil == "oriented":
-            return _LAYOUTS.get((self.region, stencil, x.device), lambda: OrientedLayout(self.region, x.device))
+            return LAYOUTS.get((self.region, stencil, x.device), lambda: OrientedLayout(self.region, x.device))
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return _LAYOUTS.get(
+        return LAYOUTS.get(
             (self.region, stencil, dtype, x.device),
             lambda: ChebyshevLayout(rescaled_laplacian(self.region, stencil), dtype, x.device),
         )

@@ -186,7 +186,7 @@ class Comparison:
 
     def save(self, folder: Path) -> Path:
         """Write ``comparison.json``; raises UserError when the folder cannot be written."""
-        from sphereml.templates.products import write_atomically
+        from sphereml.data.whole_files import write_atomically
 
         text = json.dumps(_strict(self.to_json()), indent=1, allow_nan=False)
         return write_atomically(folder / "comparison.json", text.encode())

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sphereml.data.store import Sky
+from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.compare import Comparison
 from sphereml.evaluation.statistics import block_jackknife
 from sphereml.plotting.maps import map_triptych, patch_row, sky_map
 from sphereml.plotting.scatter import band_scatter
 from sphereml.plotting.spectra import correlation_curves
 from sphereml.plotting.style import write_png
-from sphereml.templates.products import write_atomically
 
 _CAPTIONS = {
     "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "

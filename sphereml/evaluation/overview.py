@@ -17,12 +17,12 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from sphereml.data.splits import Split
+from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.store_summary import StoreSummary, describe
 from sphereml.plotting.maps import ColourScale, intensity_scale, sky_map
 from sphereml.plotting.style import png
 from sphereml.plotting.velocity import mean_profile, value_histogram
 from sphereml.sky.grid import HealpixGrid
-from sphereml.templates.products import write_atomically
 
 _BINS = 80
 _PARTS = ColourScale("viridis", 0.0, 3.0, "linear")

@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
-from sphereml.templates.products import write_atomically
 
 ABSENT = "–"
 _REMAKE = "run `sphereml compare` for this run again"

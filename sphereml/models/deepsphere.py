@@ -18,7 +18,8 @@ from torch import nn
 
 from sphereml.domains import HealpixSky
 from sphereml.domains.chebyshev import ChebyshevLayout
-from sphereml.domains.convolution import LayoutCache, convolve
+from sphereml.domains.convolution import Layout
+from sphereml.domains.healpix import LAYOUTS
 from sphereml.domains.protocol import Stencil
 from sphereml.errors import UserError
 from sphereml.models.layers import ChannelNorm, Convolution
@@ -26,7 +27,6 @@ from sphereml.sky.graphs import Kind, NeighbourOperator
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.kdtree import kdtree_rescaled_laplacian
 
-_LAYOUTS = LayoutCache(budget=12 * 512**2)
 _LEVELS = 6
 # deepsphere's names of the first convolution and the last.
 _ENDS = ("encoder.enc_l5.spherical_cheb_bn_1", "decoder.dec_l5")
@@ -48,12 +48,10 @@ class DeepsphereSky(HealpixSky):
     def coarser(self) -> DeepsphereSky:
         return DeepsphereSky(self.nside // 2, operators=self.operators[:-1])
 
-    def convolve(
-        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
-    ) -> torch.Tensor:
+    def layout(self, stencil: Stencil, x: torch.Tensor) -> Layout:
+        """Of the given operator, whatever the stencil."""
         dtype, operator = torch.promote_types(x.dtype, torch.float32), self.operators[-1]
-        layout = _LAYOUTS.get((operator, dtype, x.device), lambda: ChebyshevLayout(operator, dtype, x.device))
-        return convolve(x, kernel, bias, layout)
+        return LAYOUTS.get((operator, dtype, x.device), lambda: ChebyshevLayout(operator, dtype, x.device))
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).mean(dim=2)

@@ -10,9 +10,8 @@ to 4000.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sphereml.data.holdings import open_holdings
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.simulate.cmb import PLANCK_2013, Cosmology
 
@@ -118,15 +118,6 @@ def load_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: P
 
 
 def _write(path: Path, spectra: CmbSpectra) -> None:
-    """Complete or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", "set SPHEREML_DATA to a folder of yours") from None
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            np.savez(stream, **{field.name: getattr(spectra, field.name) for field in fields(spectra)})
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    stream = io.BytesIO()
+    np.savez(stream, **{field.name: getattr(spectra, field.name) for field in fields(spectra)})
+    write_atomically(path, stream.getvalue(), "set SPHEREML_DATA to a folder of yours")

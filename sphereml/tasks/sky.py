@@ -10,7 +10,7 @@ from sphereml.config.schema import DataConfig, ExperimentConfig, GalaxyConfig
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared
 from sphereml.data.splits import Split, build_split
 from sphereml.data.store import Sky, open_store
-from sphereml.data.survey import prepare_survey
+from sphereml.data.survey import Progress, prepare_survey
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
 
 
@@ -42,8 +42,18 @@ def load_sky(data: DataConfig, progress: Callable[[str], None] | None = None) ->
     if data.kind == "galaxy":
         return prepared(data, lambda: galaxy_sky(data.galaxy, progress))
     if data.kind == "survey":
-        return open_store(prepare_survey(data))
+        return open_store(prepare_survey(data, _steps(progress)))
     return prepared(data, lambda: prepare_healpix(data))
+
+
+def _steps(progress: Callable[[str], None] | None) -> Progress:
+    """The steps of a survey's preparation as lines."""
+
+    def say(step: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"preparing the survey, {step}: {done / total:.0%}")
+
+    return say
 
 
 def load_split(config: ExperimentConfig, sky: Sky) -> Split:

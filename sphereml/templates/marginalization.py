@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.spectra import (
     bin_spectrum,
@@ -42,7 +43,6 @@ from sphereml.harmonics.spectra import (
 )
 from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.sky.grid import HealpixGrid
-from sphereml.templates.products import write_atomically
 
 Bands = Mapping[str, tuple[float, float]]
 

@@ -12,7 +12,6 @@ Conventions
 from __future__ import annotations
 
 import io
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from sphereml.data.healpix_fits import UNSEEN, read_healpix
 from sphereml.data.units import parse_unit
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring
@@ -92,23 +92,6 @@ def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
     path = Path(path)
     maps = read_healpix(path, allow_missing=True)
     return maps.values.astype(np.float64), _verified_header(path)
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a whole file or nothing: a temporary sibling first, then a rename.  Raises UserError when refused."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
-            stream.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror})", "choose a folder you may write to") from error
-    return path
 
 
 def _table(maps: Mapping[str, np.ndarray], unit: str) -> fits.BinTableHDU:
