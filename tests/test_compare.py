@@ -25,7 +25,8 @@ from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring
-from sphereml.training.fit import FitOptions, fit_run
+from sphereml.training.fit import fit_run
+from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run, find_runs
 
 REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")

@@ -55,7 +55,7 @@ def features(domain: Domain, count: int, batch: int = 2) -> torch.Tensor:
 
 def test_every_shipped_model_is_known():
     assert {"integrated", "linear", "unet_flat", "unet_sphere", "unet_flat_paper"} <= set(MODELS)
-    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {"integrated", "linear", "unet"}
+    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {"integrated", "linear", "unet", "resunet"}
 
 
 @every_network

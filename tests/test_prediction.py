@@ -19,7 +19,8 @@ from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.rotations import frame_at
 from sphereml.templates.prediction import Predictor
-from sphereml.training.fit import FitOptions, fit_run
+from sphereml.training.fit import fit_run
+from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run
 
 SETTINGS = [

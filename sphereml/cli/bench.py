@@ -1,4 +1,4 @@
-"""``sphereml bench conv|graph|sht|tile|prepare``: what is ours beside what is known, in one run."""
+"""``sphereml bench conv|graph|sht|tile|prepare|qe``: what is ours beside what is known, in one run."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare = _add(benchmarks, "prepare", "a survey's preparation beside its transforms", nside=256, channels=6)
     prepare.add_argument("--folder", help="where the stores stand for the while (default: the system's)")
     prepare.add_argument("--no-resume", action="store_true", help="leave out the killed and resumed store")
+    qe = _add(benchmarks, "qe", "one EB estimate of kappa on the full sky", lmax=3000, runs=3)
+    qe.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
 
 
 def _add(benchmarks: Any, name: str, about: str, **defaults: int) -> argparse.ArgumentParser:
@@ -92,7 +94,13 @@ def _prepare(options: argparse.Namespace) -> dict[str, Any]:
     return PreparationBenchmark(options.nside, options.channels, options.folder, not options.no_resume).measure()
 
 
-_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile, "prepare": _prepare}
+def _qe(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.reconstruction import ReconstructionBenchmark
+
+    return ReconstructionBenchmark(options.lmax, options.runs, options.memory).measure()
+
+
+_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile, "prepare": _prepare, "qe": _qe}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

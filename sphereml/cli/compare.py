@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import load_data, say, study_folder
+from sphereml.cli.study import study_runs
+from sphereml.errors import UserError
 
 if TYPE_CHECKING:
     from sphereml.evaluation.study import Study
+    from sphereml.training.runs import Run
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="", metavar="FOLDER", help="where to write (default: beside the runs)")
 
 
-def open_study(options: argparse.Namespace) -> Study:
-    """The finished runs with their sky."""
-    from sphereml.evaluation.study import Study
+def open_runs(options: argparse.Namespace) -> list[Run]:
+    """The finished runs; raises UserError when they are of different tasks."""
     from sphereml.training.runs import find_runs
 
     runs = [found for folder in options.runs for found in find_runs(Path(folder))]
+    if len({run.config.task for run in runs}) > 1:
+        raise UserError("runs of dust and of lensing cannot be compared", "name runs of one task")
+    return runs
+
+
+def open_study(runs: list[Run], options: argparse.Namespace) -> Study:
+    """Finished runs of dust with their sky."""
+    from sphereml.evaluation.study import Study
+
+    if runs[0].config.task != "dust":
+        raise UserError(f"{runs[0].folder} is a run of lensing, on patches alone", "try `sphereml compare`")
     config = runs[0].config
     config.data.folder = options.data or config.data.folder
     config.data.stores = options.stores or config.data.stores
@@ -38,10 +51,14 @@ def open_study(options: argparse.Namespace) -> Study:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write ``comparison.json``, figures and ``report.html``."""
+    """Write ``comparison.json`` (of lensing ``lensing.json``), figures and ``report.html``."""
     from sphereml.evaluation.table import comparison_table
 
-    study = open_study(options)
+    runs = open_runs(options)
+    if runs[0].config.task == "lensing":
+        study_runs(runs, study_folder(options.out or str(runs[0].folder.parent), runs[0].config))
+        return
+    study = open_study(runs, options)
     folder = study_folder(options.out or str(study.runs[0].folder.parent), study.config)
     comparison = study.compare(folder)
     report = study.report(folder)

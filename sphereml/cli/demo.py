@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> None:
     from sphereml.evaluation.study import Study
     from sphereml.evaluation.table import comparison_table
     from sphereml.templates.products import write_mask, write_template
-    from sphereml.training.fit import FitOptions, fit_run
+    from sphereml.training.fit import fit_run
+    from sphereml.training.lifecycle import FitOptions
 
     say("2/5 training on the north")
     runs = [fit_run(config, sky, split, FitOptions(resume=True, say=say)) for config in configs]

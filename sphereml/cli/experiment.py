@@ -28,7 +28,7 @@ def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
     chosen = not config.models or any(word.startswith("model=") for word in overrides)
     configs = [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
     for one in configs:
-        if one.data.kind == "galaxy":  # before it is simulated
+        if one.task == "dust" and one.data.kind == "galaxy":  # before it is simulated
             check_resolution(one, one.data.galaxy.nside)
     return configs
 
@@ -49,7 +49,7 @@ def refuse_unfit(configs: list[ExperimentConfig], sky: Sky, split: Split) -> Non
     column(sky)
     for config in configs:
         check_resolution(config, sky.grid.nside)
-        if config.model.arch == "unet":
+        if config.model.domain != "none":
             footprint(config, sky.grid.nside, split.train)
 
 

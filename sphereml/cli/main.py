@@ -19,12 +19,13 @@ from sphereml.errors import UserError
 VERBS = {
     "demo": "simulate, train, compare, predict and report on a synthetic Galaxy",
     "data": "list, fetch and verify products, prepare a store",
-    "simulate": "simulate a synthetic Galaxy into a store",
+    "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
     "marginalize": "fit templates to a sky map and subtract them",
     "lensing": "noise curves of CMB lensing estimators",
+    "study": "train lensing networks and measure them beside quadratic estimators",
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",
@@ -88,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(verb: str | None) -> int:
-    ways = {"train": "; the same line with --resume goes on", "demo": "; the same line goes on"}
+    ways = {
+        "train": "; the same line with --resume goes on",
+        "study": "; the same line with --resume goes on",
+        "demo": "; the same line goes on",
+        "simulate": "; the same line goes on",
+    }
     print(f"sphereml: interrupted{ways.get(verb or '', '')}", file=sys.stderr)
     return 130
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sphereml.cli.compare import add_study_arguments, open_study
+from sphereml.cli.compare import add_study_arguments, open_runs, open_study
 from sphereml.cli.experiment import say
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    study = open_study(options)
+    study = open_study(open_runs(options), options)
     folder = Path(options.out) if options.out else study.runs[0].folder.parent / "templates"
     for path in study.write_templates(folder, options.overwrite):
         say(f"template: {path}")

@@ -13,6 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from sphereml.evaluation.lensing.report import write_lensing_report
     from sphereml.evaluation.report import write_report
 
-    say(f"report: {write_report(Path(options.folder))}")
+    folder = Path(options.folder)
+    write = write_lensing_report if (folder / "lensing.json").is_file() else write_report
+    say(f"report: {write(folder)}")

@@ -1,22 +1,44 @@
-"""``sphereml simulate dust [key=value ...]``: a synthetic Galaxy in a store."""
+"""``sphereml simulate dust|lensing [key=value ...]``: a synthetic Galaxy in a store, or patches of lensed skies."""
 
 from __future__ import annotations
 
 import argparse
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import say
 from sphereml.config.compose import compose
+from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from sphereml.config.schema import ExperimentConfig
+
+# Those of DeepCMB where no experiment is named; the schema's defaults are the dust's.
+_LENSING = ("task=lensing", "model=resunet_paper", "patches.size=128", "patches.pixel_arcmin=2.34375")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["dust"], help="dust: HI channels and the dust they trace")
+    what = "dust: HI channels and the dust they trace; lensing: patches of lensed CMB skies"
+    parser.add_argument("what", choices=["dust", "lensing"], help=what)
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="e.g. data.galaxy.nside=256 data.galaxy.seed=2"
+        "overrides", nargs="*", metavar="key=value", help="e.g. data.galaxy.nside=256 or lensing.skies=10"
     )
+    parser.add_argument("--only", metavar="SKIES", help="of lensing: make these alone, e.g. 0-9,12, counted from 0")
 
 
 def run(options: argparse.Namespace) -> None:
-    config = compose(["data=galaxy", *options.overrides])
+    if options.what == "lensing":
+        _simulate_lensing(options)
+        return
+    if options.only is not None:
+        raise UserError("--only chooses skies of lensing, and dust has one", "leave it out")
+    _simulate_dust(options.overrides)
+
+
+def _simulate_dust(overrides: list[str]) -> None:
+    config = compose(["data=galaxy", *overrides])
     from sphereml.data.prepare import store_path
     from sphereml.tasks.sky import load_sky
 
@@ -24,3 +46,69 @@ def run(options: argparse.Namespace) -> None:
     say(f"store: {store_path(config.data)}  (Nside {sky.grid.nside}, {len(sky.channels)} channels)")
     for name, values in sky.components.items():
         say(f"  {name}: mean {values.mean(dtype=float):.4g} {sky.component_units[name]}")
+
+
+def _simulate_lensing(options: argparse.Namespace) -> None:
+    config = compose(_lensing_words(options.overrides))
+    only = None if options.only is None else parse_skies(options.only)
+    if config.task != "lensing":
+        raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
+    from sphereml.simulate.lensing_store import LensingStore, campaign_folder, prepare_lensing
+
+    say(f"store: {campaign_folder(config.lensing, config.patches, config.data.stores)}")
+    _tell_resolution(config)
+    try:
+        folder = prepare_lensing(config.lensing, config.patches, config.data.stores, _progress(), only)
+    except KeyboardInterrupt:
+        say("the skies made so far are kept; the same line goes on where it stopped")
+        raise
+    here = len(LensingStore.open(folder).skies)
+    say(f"{here} skies of {config.lensing.patches_per_sky} patches are there")
+
+
+def _lensing_words(overrides: list[str]) -> list[str]:
+    """The overrides behind the defaults that they leave in force."""
+    given = {word.partition("=")[0] for word in overrides}
+    if "experiment" in given:
+        return overrides
+    return [word for word in _LENSING if word.partition("=")[0] not in given] + overrides
+
+
+def parse_skies(text: str) -> list[int]:
+    """``"0-2,7"`` as [0, 1, 2, 7]; raises UserError when it is no such list."""
+    skies: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
+        last = int(match[2] or match[1]) if match else -1
+        if not match or last < int(match[1]):
+            raise UserError(f"--only {text} is no list of skies", "give numbers and ranges, e.g. 0-9,12")
+        skies |= set(range(int(match[1]), last + 1))
+    return sorted(skies)
+
+
+def _tell_resolution(config: ExperimentConfig) -> None:
+    finest = 180 * 60 / config.patches.pixel_arcmin
+    if config.lensing.lmax < 0.9 * finest:
+        say(f"note: lensing.lmax={config.lensing.lmax}, but the pixels resolve multipoles up to {finest:.0f}")
+
+
+def _progress() -> Callable[[int, int], None]:
+    """A line for each sky, with the time that is left at the pace so far."""
+    start = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        if done == 0:
+            say(f"{total} skies to simulate" if total else "every sky is there")
+            return
+        passed = time.monotonic() - start
+        left = passed / done * (total - done)
+        say(f"sky {done}/{total}: {passed / done:.0f} s a sky, {_spell_time(left)} left")
+
+    return show
+
+
+def _spell_time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

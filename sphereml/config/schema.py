@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.lensing import LensingConfig
 from sphereml.config.survey import SurveyConfig
 
 
@@ -152,7 +153,12 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
-    """Optimization: Adam, the rate divided by ten every ``decay_every`` epochs, early stopping on validation loss.
+    """Optimization: Adam, early stopping after ``patience`` epochs without a better validation loss.
+
+    ``schedule`` of the rate: ``step`` divides it by ten every ``decay_every`` epochs, ``plateau`` halves it when the
+    validation loss has not improved for ``decay_every`` epochs, ``cosine`` lets it rise and fall once.  From the share
+    ``average_from`` of all steps on, weights are averaged.  ``clip`` is the largest norm of a gradient, 0
+    none.  ``precision``: float32, or on a GPU tf32 or bf16.
 
     On the sphere ``footprint: tiles`` draws superpixels of ``tile_nside`` (turned at random with ``rotations``), and
     ``region`` shows the whole training region at every step.  With ``join_validation`` the validation region trains
@@ -164,7 +170,11 @@ class TrainingConfig:
     batch_size: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    schedule: str = "step"
     decay_every: int = 10
+    average_from: float = 1.0
+    clip: float = 0.0
+    precision: str = "float32"
     patience: int = 5
     validation_batches: int = 8
     join_validation: bool = False
@@ -205,3 +215,4 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    lensing: LensingConfig = field(default_factory=LensingConfig)

@@ -16,9 +16,9 @@ from sphereml.config.survey import check_survey
 from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("dust",),
+    "task": ("dust", "lensing"),
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -26,6 +26,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
     "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented"),
+    "training.schedule": ("step", "plateau", "cosine"),
+    "training.precision": ("float32", "tf32", "bf16"),
+    "lensing.simulator": ("flat", "curved"),
+    "lensing.loss": ("pixel", "fourier"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
     "split.train": ("north", "south", "east", "west", "fold"),
@@ -54,6 +58,7 @@ _NOT_NEGATIVE = [
     "model.input_noise",
     "training.weight_decay",
     "training.threads",
+    "training.clip",
     "evaluation.apodization",
     "loss.lambda_r",
     "loss.l1",
@@ -108,6 +113,9 @@ def validate(config: ExperimentConfig) -> None:
     _check_model(config.model)
     for fault in _size_faults(config):
         raise fault
+    if config.task == "lensing":
+        for fault in lensing_faults(config):
+            raise fault
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -151,7 +159,7 @@ def _check_model(model: ModelConfig) -> None:
 
 def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
     extent = config.patches.size * config.patches.pixel_arcmin / 60
-    least = _STITCHED_EXTENT if config.model.domain == "flat" else 0.0
+    least = _STITCHED_EXTENT if config.model.domain == "flat" and config.task == "dust" else 0.0
     if config.patches.size < 4 or not least <= extent <= _LARGEST_EXTENT:
         yield UserError(
             f"patches of {config.patches.size} x {config.patches.size} pixels, {extent:.3g} degrees on a side",
@@ -162,6 +170,29 @@ def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
             f"patches.size={config.patches.size} cannot be halved model.depth={config.model.depth} times",
             "use a smaller depth or a size that is a multiple of 2^depth",
         )
+
+
+def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """What a lensing experiment cannot be."""
+    lensing, model = config.lensing, config.model
+    for name, unit in (("noise", "uK-arcmin"), ("beam", "arcmin (FWHM)"), ("taper", "arcmin")):
+        if getattr(lensing, name) < 0:
+            yield UserError(f"lensing.{name}={getattr(lensing, name):g} is impossible", f"give 0 or more, in {unit}")
+    extent = config.patches.size * config.patches.pixel_arcmin
+    if 2 * lensing.taper >= extent:
+        yield UserError(f"lensing.taper={lensing.taper:g} leaves nothing of {extent:g} arcmin", "give less than half")
+    nyquist = math.pi / math.radians(config.patches.pixel_arcmin / 60)
+    top = min(nyquist, lensing.spectra_lmax)
+    if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
+        what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
+        yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
+    if not lensing.outputs or not set(lensing.outputs) <= {"e", "kappa", "q", "u"}:
+        yield UserError(f"lensing.outputs={lensing.outputs}", "choose from e, kappa, q, u")
+    if config.patches.size % 2:
+        yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
+    if model.arch not in ("unet", "resunet") or model.domain != "flat":
+        what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
+        yield UserError(what, "choose unet or resunet on flat patches")
 
 
 def check_resolution(config: ExperimentConfig, nside: int) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import conv2d, linear, max_pool2d
 
 from sphereml.domains.protocol import Correlation, Stencil
 from sphereml.errors import UserError
@@ -52,9 +52,16 @@ class FlatPatch:
     def convolve(
         self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
     ) -> torch.Tensor:
-        side = round(kernel.shape[0] ** 0.5)
-        filters = kernel.view(side, side, *kernel.shape[1:]).permute(3, 2, 0, 1)
-        return conv2d(x.permute(0, 3, 1, 2), filters, bias, padding=side // 2).permute(0, 2, 3, 1)
+        return _convolve(x, kernel, bias, stride=1)
+
+    def convolve_down(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
+        """Convolution of stride 2: a coarse pixel looks from its first child."""
+        return _convolve(x, kernel, bias, stride=2)
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
@@ -100,3 +107,12 @@ class FlatPatch:
                 f"choose a band between {self.modes.ell_f:.4g} and {self.modes.nyquist_ell:.4g}",
             )
         return rings
+
+
+def _convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int) -> torch.Tensor:
+    if len(kernel) == 1:  # torch 2.13's gradient of a 1x1 conv2d of stride 2 writes beyond its memory on a CPU
+        return linear(x[:, ::stride, ::stride], kernel[0].T, bias)
+    side = round(kernel.shape[0] ** 0.5)
+    filters = kernel.view(side, side, *kernel.shape[1:]).permute(3, 2, 0, 1)
+    images = x.permute(0, 3, 1, 2)  # of (B, H, W, C): channels_last already
+    return conv2d(images, filters, bias, stride, padding=side // 2).permute(0, 2, 3, 1)

@@ -82,6 +82,17 @@ class HealpixSky:
             lambda: ChebyshevLayout(rescaled_laplacian(self.region, stencil), dtype, x.device),
         )
 
+    def convolve_down(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
+        """Convolution, then the mean of the four children."""
+        if len(kernel) == 1:  # both are linear and act on other axes: the mean first is cheaper
+            return linear(_mean_of_children(x), kernel[0].T, bias)
+        return _mean_of_children(self.convolve(x, kernel, bias, stencil))
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(4, dim=1)
+
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).amax(dim=2)
 
@@ -90,7 +101,7 @@ class HealpixSky:
         return 1
 
     def upsample(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-        return (x @ kernel[0]).repeat_interleave(4, dim=1)
+        return self.spread(x @ kernel[0])
 
     def band_correlation(
         self,
@@ -106,3 +117,7 @@ class HealpixSky:
         # Apart: the gradient of a target, which nobody asks for, would cost a synthesis.
         alm_a, alm_b = (analysis(centred(field, window), transform, iterations=0) for field in (a, b))
         return sphere_band_correlation(alm_a, alm_b, lmax, bands, kind)
+
+
+def _mean_of_children(x: torch.Tensor) -> torch.Tensor:
+    return x.view(x.shape[0], -1, 4, x.shape[-1]).mean(dim=2)

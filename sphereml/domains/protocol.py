@@ -43,6 +43,14 @@ class Domain(Protocol):
     ) -> torch.Tensor:
         """Convolution ``(B, *shape, Cin) -> (B, *shape, Cout)`` with zero padding beyond the domain."""
 
+    def convolve_down(
+        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+    ) -> torch.Tensor:
+        """Convolution and halving in one: ``(B, *shape, Cin)`` to ``(B, *coarser shape, Cout)``."""
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """From the coarser domain to this one: every child takes its parent's value."""
+
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """Maximum over the four children of every pixel of the coarser domain."""
 

@@ -46,6 +46,7 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
     models = comparison["models"]
     return template.render(
+        style=Markup(files(__package__).joinpath("report.css").read_text()),
         split=comparison["split"],
         experiment=_experiment(comparison.get("experiment")),
         bands=comparison["ell_bands"],

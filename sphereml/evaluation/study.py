@@ -36,7 +36,7 @@ class Study:
             twice = next(name for name in names if names.count(name) > 1)
             raise UserError(f"two runs of the model {twice} stand side by side", "name the run folders to compare")
         for run in self.runs:
-            run.check_sky(self.sky)
+            run.check_data(self.sky.provenance)
             _refuse_other_sky(run.config, self.config)
 
     def predict(self, run: Run) -> Prediction:
@@ -78,7 +78,7 @@ class Study:
             prediction = self.predict(run)
             patches[run.name] = Predictor(run, self.sky).patches(comparison.test.frames, prediction.values)
             comparison.add(run.name, patches[run.name], prediction.values, self.sky, **_facts(run, prediction))
-        spheres = {run.name: self.predict(run).values for run in self.runs if run.config.model.arch == "unet"}
+        spheres = {run.name: self.predict(run).values for run in self.runs if run.config.model.domain != "none"}
         comparison.save(folder)
         draw_figures(comparison, self.sky, patches, spheres or {REFERENCE: self._predictions[REFERENCE].values}, folder)
         return comparison
@@ -92,7 +92,7 @@ def _facts(run: Run, prediction: Prediction) -> dict[str, object]:
     manifest = run.manifest()
     facts: dict[str, object] = {
         "domain": run.config.model.domain,
-        "form": run.config.model.form if run.config.model.arch == "unet" else "closed form",
+        "form": run.config.model.form if run.config.model.domain != "none" else "closed form",
         "run": run.folder.name,
         "seconds_train": manifest["seconds_train"],
         "seconds_predict": round(prediction.seconds, 3),

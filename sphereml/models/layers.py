@@ -41,6 +41,10 @@ class Convolution(nn.Module):
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
         return domain.convolve(x, self.kernel, self.bias, self.stencil)
 
+    def descend(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        """The convolution on ``domain`` as the coarser domain sees it."""
+        return domain.convolve_down(x, self.kernel, self.bias, self.stencil)
+
 
 class Upsampling(nn.Module):
     """From the coarser domain to ``domain``: transposed convolution flat, shared by the four children on the sphere."""

@@ -19,8 +19,8 @@ from sphereml.data.store import Sky, column
 from sphereml.domains import FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.baselines import LinearModel
+from sphereml.models.networks import NETWORKS, Network
 from sphereml.models.tiling import Tiling
-from sphereml.models.unet import UNet
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
@@ -71,7 +71,7 @@ class Predictor:
 
     def _sphere(self) -> tuple[np.ndarray, float | None]:
         arch, domain = self.run.config.model.arch, self.run.config.model.domain
-        if arch != "unet":
+        if arch not in NETWORKS:
             weights = self.run.weights()
             inputs = self.sky.inputs if arch == "linear" else column(self.sky)[:, None]
             return LinearModel(weights["weights"].numpy(), float(weights["offset"])).predict(inputs), None
@@ -84,7 +84,7 @@ class Predictor:
             output, seam = stitched.map, stitched.seam
         return scaling.restore(_combined(fields.base, fields.gain, output, scaling)), seam
 
-    def _network(self) -> tuple[DustScaling, TaskFields, UNet]:
+    def _network(self) -> tuple[DustScaling, TaskFields, Network]:
         scaling = DustScaling.from_json(self.run.scaling())
         if scaling.channels_in != len(self.sky.channels):
             raise UserError(
@@ -95,7 +95,7 @@ class Predictor:
         network.load_state_dict(self.run.weights())
         return scaling, build_fields(self.sky, scaling), network.eval()
 
-    def _sphere_output(self, network: UNet, fields: TaskFields) -> np.ndarray:
+    def _sphere_output(self, network: Network, fields: TaskFields) -> np.ndarray:
         nside = self.sky.grid.nside
         if nside > self.tile_side:
             return Tiling(network, nside, nside // self.tile_side).run(fields.features)
@@ -104,7 +104,7 @@ class Predictor:
         return output
 
     def _flat_outputs(
-        self, network: UNet, fields: TaskFields, frames: np.ndarray
+        self, network: Network, fields: TaskFields, frames: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Network output ``(n, size, size, noutput)`` with its frames, a few patches at a time."""
         patch = gnomonic_patch(self.run)

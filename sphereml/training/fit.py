@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -18,7 +12,7 @@ from sphereml.data.store import Sky, column
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.baselines import fit_integrated, fit_linear
-from sphereml.models.unet import UNet
+from sphereml.models.networks import NETWORKS, Network, build
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone
 from sphereml.sky.grid import HealpixGrid
@@ -33,16 +27,8 @@ from sphereml.training.batches import (
     TileFootprint,
     sky_batches,
 )
+from sphereml.training.lifecycle import FitOptions, Fitted, Provenance, train_once
 from sphereml.training.runs import Run, as_tensor
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """``resume`` goes on with an unfinished run, ``overwrite`` starts it again; ``say`` takes progress lines."""
-
-    resume: bool = False
-    overwrite: bool = False
-    say: Callable[[str], None] = print
 
 
 def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOptions) -> Run:
@@ -53,55 +39,12 @@ def fit_run(config: ExperimentConfig, sky: Sky, split: Split, options: FitOption
             is asked for, the inputs changed since it was started, or its folder cannot be written.
     """
     check_resolution(config, sky.grid.nside)
-    run = Run.of(config)
-    fresh = options.overwrite or not run.folder.exists()
-    if _claim(run, sky, options):
-        options.say(f"{run.name}: already trained in {run.folder}")
-        return Run.open(run.folder)
-    before, started = run.manifest().get("seconds_train", 0.0), time.monotonic()
 
-    def spent() -> float:
-        return round(before + time.monotonic() - started, 2)
-
-    try:
+    def fit(run: Run) -> Fitted:
         write_split(run.folder / "split.fits", split)
-        fitted = (_fit_network if config.model.arch == "unet" else _fit_baseline)(run, sky, split, options)
-    except UserError:
-        if fresh:  # what could never start leaves nothing behind
-            shutil.rmtree(run.folder)
-        raise
-    except BaseException:
-        run.update(seconds_train=spent())
-        raise
-    run.finish(fitted.tensors, fitted.scaling, **fitted.facts, seconds_train=spent())
-    return run
+        return (_fit_network if config.model.arch in NETWORKS else _fit_baseline)(run, sky, split, options)
 
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What a finished training leaves: tensors for the weights file, scaling for the JSON beside it, manifest facts."""
-
-    tensors: dict[str, torch.Tensor]
-    scaling: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-def _claim(run: Run, sky: Sky, options: FitOptions) -> bool:
-    """Make the folder ours; True when there is nothing left to do."""
-    manifest = run.manifest()
-    if options.overwrite and run.folder.exists():
-        shutil.rmtree(run.folder)
-        manifest = {}
-    if manifest.get("complete"):
-        run.check_sky(sky)
-        return True
-    if manifest and not options.resume:
-        raise UserError(f"an unfinished training stands in {run.folder}", "add --resume to go on, or --overwrite")
-    if manifest:
-        run.check_sky(sky)
-    else:
-        run.start(sky)
-    return False
+    return train_once(Run.of(config), Provenance(sky.provenance, {"nside": sky.grid.nside}), options, fit)
 
 
 def _fit_baseline(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitted:
@@ -113,14 +56,13 @@ def _fit_baseline(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitt
     return Fitted({"weights": as_tensor(model.weights), "offset": as_tensor(model.offset)})
 
 
-def build_network(config: ExperimentConfig, scaling: DustScaling, nside: int) -> UNet:
+def build_network(config: ExperimentConfig, scaling: DustScaling, nside: int) -> Network:
     """The network of a configuration, its weights drawn from the training seed."""
     torch.manual_seed(config.training.seed)
     domain: Domain = HealpixSky(nside)
     if config.model.domain == "flat":
         domain = FlatPatch(config.patches.size, config.patches.pixel_arcmin)
-    physical = config.model.form == "physical"
-    return UNet(domain, scaling.feature_count, config.model, scaling.output_count, zero_output=physical)
+    return build(config.model, domain, scaling.feature_count, scaling.output_count)
 
 
 def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footprint:
@@ -140,6 +82,7 @@ def footprint(config: ExperimentConfig, nside: int, pixels: np.ndarray) -> Footp
 
 def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitted:
     from sphereml.training.lightning_fit import train_network
+    from sphereml.training.regression import MapRegression
 
     config = run.config
     torch.set_num_threads(config.training.threads or torch.get_num_threads())
@@ -156,8 +99,7 @@ def _fit_network(run: Run, sky: Sky, split: Split, options: FitOptions) -> Fitte
     loss = CorrelationLoss.of(config.loss, resolved_bands(config.bands, nside))
     facts = train_network(
         run,
-        network,
-        loss,
+        MapRegression(network, loss, config.model, training),
         batches(pixels, training.steps_per_epoch, stream=0),
         None if training.join_validation else batches(split.validation, training.validation_batches, stream=1_000_000),
         options.say,

@@ -9,20 +9,23 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from sphereml.errors import UserError
-from sphereml.models.unet import UNet
-from sphereml.tasks.losses import CorrelationLoss
-from sphereml.training.batches import SkyBatches
-from sphereml.training.regression import MapRegression
+from sphereml.training.optimization import Regression
 from sphereml.training.runs import Run
+
+
+class EpochBatches(Protocol):
+    """Batches of one epoch, each a function of the epoch and its index: a dataset that needs no loader's batching."""
+
+    epoch: int
 
 
 class PlainProgress(Callback):
@@ -33,11 +36,7 @@ class PlainProgress(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         metrics = trainer.callback_metrics
-        shown = "  ".join(
-            f"{key} {float(metrics[key]):.3f}"
-            for key in ("train_loss", "val_loss", "val_r50", "val_r150")
-            if key in metrics
-        )
+        shown = "  ".join(f"{key} {float(metrics[key]):.3f}" for key in sorted(metrics))
         self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
 
 
@@ -53,28 +52,31 @@ class Progress(RichProgressBar):
 class EpochOfBatches(Callback):
     """Tells the training batches which epoch it is, also after a resume."""
 
-    def __init__(self, batches: SkyBatches) -> None:
+    def __init__(self, batches: EpochBatches) -> None:
         self.batches = batches
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.batches.epoch = trainer.current_epoch
 
 
+# "tf32" is float32 whose products may be rounded to TF32 on a card that can.
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
+
+
 def train_network(
     run: Run,
-    network: UNet,
-    loss: CorrelationLoss,
-    train: SkyBatches,
-    validation: SkyBatches | None,
+    module: Regression,
+    train: EpochBatches,
+    validation: EpochBatches | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Fit ``network`` in place; returns facts for the manifest.
+    """Fit the module's network in place; returns facts for the manifest.
 
     The best epoch on the validation batches is kept, or without them the last.
     """
     quieten_lightning()
     config = run.config.training
-    module = MapRegression(network, loss, run.config.model, config)
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
     checkpoint = ModelCheckpoint(
         run.checkpoints,
         filename="best",
@@ -87,6 +89,8 @@ def train_network(
     progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
+        precision=PRECISIONS[config.precision],
+        gradient_clip_val=config.clip or None,
         accelerator="auto",
         devices=1,
         logger=[
@@ -104,8 +108,8 @@ def train_network(
     with _interruptible():
         trainer.fit(
             module,
-            DataLoader(train, batch_size=None),
-            DataLoader(validation, batch_size=None) if validation else None,
+            DataLoader(cast(Dataset[Any], train), batch_size=None),
+            DataLoader(cast(Dataset[Any], validation), batch_size=None) if validation else None,
             ckpt_path=str(last) if last.is_file() else None,
             weights_only=False,
         )
@@ -114,7 +118,8 @@ def train_network(
         raise diverged
     state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")
     module.load_state_dict(state["state_dict"])
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+    module.settle()
+    if not all(torch.isfinite(value).all() for value in module.network.state_dict().values()):
         raise diverged
     best = checkpoint.best_model_score
     return {

@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from sphereml import __version__
 from sphereml.config.compose import load, run_hash, to_yaml
 from sphereml.config.schema import ExperimentConfig
-from sphereml.data.store import Sky
 from sphereml.errors import UserError
 
 
@@ -93,8 +92,8 @@ class Run:
             raise UserError(f"{path} is damaged", "remove the run folder and train again")
         return values
 
-    def start(self, sky: Sky) -> None:
-        """Write the configuration and an incomplete manifest.
+    def start(self, data: dict[str, Any], **facts: Any) -> None:
+        """Write the configuration and an incomplete manifest, with the provenance of the data.
 
         Raises:
             UserError: the folder cannot be written.
@@ -111,8 +110,8 @@ class Run:
             python=platform.python_version(),
             torch=torch.__version__,
             seed=self.config.training.seed,
-            data=sky.provenance,
-            nside=sky.grid.nside,
+            data=data,
+            **facts,
         )
 
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
@@ -134,10 +133,10 @@ class Run:
         values: dict[str, Any] = json.loads(self.scaling_path.read_text())
         return values
 
-    def check_sky(self, sky: Sky) -> None:
-        """Raise UserError when the run was trained on other input files."""
+    def check_data(self, data: dict[str, Any]) -> None:
+        """Raise UserError when the run was trained on other data than these, by their provenance."""
         trained = self.manifest().get("data", {})
-        if trained.get("files") != sky.provenance.get("files") or trained.get("seed") != sky.provenance.get("seed"):
+        if trained.get("files") != data.get("files") or trained.get("seed") != data.get("seed"):
             raise UserError(f"the input maps changed since {self.folder} was started", "train again with --overwrite")
 
 

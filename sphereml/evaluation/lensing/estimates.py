@@ -1,0 +1,131 @@
+"""Maps of kappa (and of E) from observed patches: by trained networks and by quadratic estimators.
+
+Conventions: images ``(batch, size, size)``, physical units, float32 on the CPU.  The window of all spectra is the
+patch's mask.  Networks and the fair estimator (exact covariance of the masked patch) give kappa itself, which the
+window multiplies later as it does the truth.  The naive estimator of the paper is quadratic in masked data, so its
+image already falls off as the mask squared: it is divided by the mask where there is one, so that the window leaves it
+as it was; what the mask took beyond that goes into its response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from sphereml.lensing.flat_estimator import FlatEstimator, Pair
+from sphereml.lensing.flat_filters import DenseFilter, Legs, NaiveFilter, PatchModel, WienerFilter
+from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
+from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures
+from sphereml.training.lensing_fit import build_lensing_network, predict_standardized
+from sphereml.training.runs import Run
+
+Maps = Mapping[str, torch.Tensor]
+# Up to here the covariance of a patch fits in memory.
+_DENSE_SIZE = 64
+_PAIRS: dict[str, Pair] = {"qe_naive": "EB", "qe_eb": "EB", "qe_mv": "MV"}
+
+
+class Estimates(Protocol):
+    """One or several estimates of the same patches, by name and then by output."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def __call__(self, sample: LensingSample) -> dict[str, Maps]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkEstimate:
+    """A finished run.
+
+    Args:
+        name: what it is called in tables; ``task`` is that of its configuration, shared by runs that see the same.
+    """
+
+    name: str
+    run: Run
+    task: LensingTask
+
+    @property
+    def names(self) -> list[str]:
+        return [self.name]
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """With the trained weights, ready to predict."""
+        network = build_lensing_network(self.run.config, self.task)
+        network.load_state_dict(self.run.weights())
+        return network.eval()
+
+    @cached_property
+    def scaling(self) -> LensingScaling:
+        return LensingScaling.from_json(self.run.scaling())
+
+    @torch.no_grad()
+    def __call__(self, sample: LensingSample) -> dict[str, Maps]:
+        batch = self.task.batch(sample, self.scaling)
+        predicted = predict_standardized(self.network.to(sample.q.device), batch, self.task)
+        units = torch.tensor(self.scaling.target_std, device=predicted.device)
+        images = (predicted * units).float().cpu().unbind(-1)
+        return {self.name: dict(zip(self.task.outputs, images, strict=True))}
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticEstimate:
+    """Quadratic estimators of one filter: ``naive``, EB alone as in the paper, or ``fair``, EB and EB + EE.
+
+    Results are named ``qe_naive``, ``qe_eb`` and ``qe_mv``; the fair ones bring their Wiener-filtered E along.
+
+    Raises:
+        UserError: the fair filter has no noise to work with.
+    """
+
+    kind: Literal["naive", "fair"]
+    task: LensingTask
+
+    @property
+    def names(self) -> list[str]:
+        return ["qe_naive"] if self.kind == "naive" else ["qe_eb", "qe_mv"]
+
+    @cached_property
+    def model(self) -> PatchModel:
+        features = self.task.features
+        if isinstance(features, EstimatorFeatures):
+            return features.model
+        return PatchModel(self.task.patch, self.task.spectra, self.task.observation, self.task.mask.double())
+
+    @cached_property
+    def filter(self) -> NaiveFilter | DenseFilter | WienerFilter:
+        """That of the network's features where it is the same one."""
+        if self.kind == "naive":
+            return NaiveFilter(self.model)
+        if self.model.patch.size > _DENSE_SIZE:
+            return WienerFilter(self.model)
+        features = self.task.features
+        return features.filter if isinstance(features, EstimatorFeatures) else DenseFilter(self.model)
+
+    @cached_property
+    def estimators(self) -> dict[str, FlatEstimator]:
+        model = self.model
+        sky = model.patch if self.kind == "naive" else model.padded
+        reach = min(LMAX_KAPPA, int(np.pi / model.patch.step))
+        return {n: FlatEstimator(sky, model.spectra, model.observation, _PAIRS[n], reach) for n in self.names}
+
+    @torch.no_grad()
+    def __call__(self, sample: LensingSample) -> dict[str, Maps]:
+        legs = self.filter(sample.q, sample.u)
+        images = {name: estimator.image(legs) for name, estimator in self.estimators.items()}
+        if self.kind == "naive":
+            undone = torch.where(self.model.support, 1 / self.model.mask.clamp_min(1e-3), 0.0).to(sample.q)
+            return {name: {"kappa": (image * undone).float().cpu()} for name, image in images.items()}
+        e = _filtered_e(legs)
+        return {name: {"kappa": image.float().cpu(), "e": e} for name, image in images.items()}
+
+
+def _filtered_e(legs: Legs) -> torch.Tensor:
+    return legs.images()[..., 0].float().cpu()

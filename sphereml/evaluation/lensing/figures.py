@@ -1,0 +1,209 @@
+"""The figures of ``lensing.json``, each with the paper's statement and ours, in ``<folder>/figures``.
+
+``figures/captions.json`` maps a figure's name to ``title``, ``paper``, ``ours``, in the order of the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sphereml.data.whole_files import write_atomically
+from sphereml.evaluation.lensing.noise import GOAL
+from sphereml.evaluation.lensing.sentences import Sentences
+from sphereml.plotting import lensing as plots
+from sphereml.plotting.style import write_png
+
+_SKIES = {"unlensed": "polarization before lensing", "gaussian": "Gaussian, with lensed spectra"}
+_THEORY = {"kappa": "C_L of kappa", "N0_EB": "N0 EB", "N0_MV": "N0 EB + EE", "N0_iterated": "N0 EB iterated"}
+_PATCHES_SHOWN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure under its name, with what it shows in words."""
+
+    name: str
+    figure: Figure
+    title: str
+    paper: str
+    ours: str
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Draw what ``folder/lensing.json`` and ``kappa_maps.npz`` hold; returns the pictures."""
+    content = json.loads((folder / "lensing.json").read_text())
+    with np.load(folder / "kappa_maps.npz") as stored:
+        maps = dict(stored)
+    figures = folder / "figures"
+    for old in figures.glob("*.png"):
+        old.unlink()
+    drawn = list(LensingFigures(content, maps).all())
+    captions = {item.name: {"title": item.title, "paper": item.paper, "ours": item.ours} for item in drawn}
+    paths = [write_png(item.figure, figures / f"{item.name}.png", dpi=110) for item in drawn]
+    write_atomically(figures / "captions.json", json.dumps(captions, indent=1).encode())
+    return paths
+
+
+@dataclass(frozen=True, eq=False)
+class LensingFigures:
+    """Draws one result; ``maps`` are those of ``kappa_maps.npz``."""
+
+    content: Mapping[str, Any]
+    maps: Mapping[str, np.ndarray]
+
+    def all(self) -> Iterator[Drawn]:
+        """Every figure that the result holds the numbers of."""
+        words = Sentences(self.content)
+        paper = self.content["paper"]
+        yield Drawn("noise", self._noise(), "Reconstruction noise (fig. 9)", paper["iterated"], words.noise())
+        yield Drawn("ratio", self._ratio(), "Noise against the quadratic estimator's", paper["noise"], words.ratio())
+        yield Drawn("spectra", self._spectra(), "Spectra and residuals (fig. 8)", paper["spectra"], words.spectra())
+        yield Drawn("scatter", self._scatter(), "Scatter of the debiased spectrum (fig. 10)", paper["scatter"],
+                    words.scatter())  # fmt: skip
+        if "nulls" in self.content:
+            yield Drawn("nulls", self._nulls(), "Null tests (eq. 14, fig. 11)", paper["nulls"], words.nulls())
+            yield Drawn("nulls_auto", self._null_autos(), "Power where nothing is lensed", paper["nulls"],
+                        words.null_autos())  # fmt: skip
+        if len(self.content["patch_sizes"]) > 1:
+            yield Drawn("patch_sizes", self._sizes(), "Patch sizes (fig. 12)", paper["patch_sizes"], words.sizes())
+        if "omega_c" in self.content:
+            yield Drawn("omega_c", self._omega_c(), "omega_c (eqs. 16, 17)", paper["omega_c"], words.omega_c())
+        if self.content["seeds"]:
+            yield Drawn("seeds", self._seeds(), "Spread of seeds (eq. 18)", paper["seeds"], words.seeds())
+        if "uncertainty" in self.content:
+            yield Drawn("calibration", self._calibration(), "Is the error of a map right?", paper["uncertainty"],
+                        words.uncertainty())  # fmt: skip
+            yield Drawn("maps", self._rows(), "Two test patches", "", words.maps())
+
+    @property
+    def _ell(self) -> list[float]:
+        return list(self.content["bands"]["ell"])
+
+    def _points(self, quantity: str, names: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+        """A measured quantity of every model (or these) by its label."""
+        models = self.content["models"]
+        return {
+            models[name]["label"]: (models[name][quantity]["value"], models[name][quantity]["error"])
+            for name in names or models
+        }
+
+    @property
+    def _networks(self) -> list[str]:
+        return [name for name, model in self.content["models"].items() if model["kind"] != "quadratic"]
+
+    def _noise(self) -> Figure:
+        theory = {_THEORY[name]: curve for name, curve in self.content["theory"].items()}
+        return plots.noise_curves(self._ell, self._points("noise"), theory, _THEORY["kappa"])
+
+    def _ratio(self) -> Figure:
+        """Networks against the fair and the naive estimator, and iterated N0 over N0: what theory has to gain."""
+        ratios: dict[str, tuple[Any, Any]] = {}
+        for name in self._networks:
+            for other in ("qe_mv", "qe_naive"):
+                if ratio := self.content["models"][name]["ratio"].get(other):
+                    ratios[f"{self._label(name)} over {self._label(other)}"] = (ratio["value"], ratio["error"])
+        theory = self.content["theory"]
+        if "N0_iterated" in theory:
+            ratios["theory: N0 EB iterated over N0 EB"] = (
+                np.divide(theory["N0_iterated"], theory["N0_EB"]).tolist(),
+                None,
+            )
+        goals = [plots.Goal(GOAL, (0.3, 0.5), "the paper's 50-70 % lower")]
+        return plots.ratio_curves(self._ell, ratios, "ratio of $N_L$", goals)
+
+    def _spectra(self) -> Figure:
+        parts = {"kappa": (self._ell, self._autos(self.content["models"]), self._points("residual"))}
+        if "e" in self.content:
+            models = self.content["e"]["models"]
+            residuals = {self._label(n): (m["residual"]["value"], m["residual"]["error"]) for n, m in models.items()}
+            parts["unlensed E"] = (self.content["e"]["bands"]["ell"], self._autos(models), residuals)
+        return plots.spectra_and_residuals(parts)
+
+    def _label(self, name: str) -> str:
+        return str(self.content["models"][name]["label"])
+
+    def _autos(self, models: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        truth = next(iter(models.values()))["truth"]
+        return {"truth": (truth, None)} | {self._label(name): (model["auto"], None) for name, model in models.items()}
+
+    def _scatter(self) -> Figure:
+        variance = next(iter(self.content["models"].values()))["sample_variance"]
+        points = {"true kappa (sample variance)": (variance["value"], variance["error"]), **self._points("scatter")}
+        return plots.power_points(self._ell, points, r"deviation over patches of $\hat{C}_L / R_L^2 - N_L$")
+
+    def _nulls(self) -> Figure:
+        """Cross power over C^kk."""
+        kappa = np.array(self.content["theory"]["kappa"])
+
+        def over_kappa(test: Mapping[str, Any]) -> tuple[Any, Any]:
+            cross = test["cross"]
+            return (np.array(cross["value"]) / kappa).tolist(), (np.array(cross["error"]) / kappa).tolist()
+
+        skies = {
+            _SKIES[sky]: {self._label(name): over_kappa(test) for name, test in tests.items()}
+            for sky, tests in self.content["nulls"].items()
+        }
+        return plots.null_panels(self._ell, skies, r"cross power / ($R_L\, C_L^{\kappa\kappa}$)")
+
+    def _null_autos(self) -> Figure:
+        """Of the networks and the reference, over the N_L of lensed skies."""
+        shown = [*self._networks, self.content["experiment"]["reference"]]
+        ratios = {}
+        for sky, tests in self.content["nulls"].items():
+            for name in shown:
+                lensed = np.array(self.content["models"][name]["noise"]["value"])
+                value, error = (np.array(tests[name]["auto"][part]) / lensed for part in ("value", "error"))
+                ratios[f"{self._label(name)}, {sky}"] = (value.tolist(), error.tolist())
+        return plots.ratio_curves(self._ell, ratios, "auto power / $R_L^2$ over lensed $N_L$")
+
+    def _sizes(self) -> Figure:
+        """Each setting's networks against its own quadratic estimator, over a common axis."""
+        panels = {}
+        for setting in self.content["patch_sizes"]:
+            title = f"{setting['degrees']:g}°, {setting['noise_level']:g} uK-arcmin"
+            ratios = {name: setting["models"][name]["ratio"] for name in setting["networks"]}
+            panels[title] = (setting["bands"]["ell"], {n: (r["value"], r["error"]) for n, r in ratios.items()})
+        return plots.setting_panels(panels, "$N_L$ / $N_L$ of the quadratic estimator")
+
+    def _omega_c(self) -> Figure:
+        result = self.content["omega_c"]
+        shown = {name: self._label(name) for name in [*self._networks, self.content["experiment"]["reference"]]}
+        shown["truth"] = "true kappa"
+        skies: dict[float, dict[str, plots.LikelihoodCurve]] = {}
+        for name, label in shown.items():
+            for omega, found in result["models"][name].items():
+                curve = plots.LikelihoodCurve(*(found[way]["likelihood"] for way in ("fixed", "corrected")))
+                skies.setdefault(float(omega), {})[label] = curve
+        return plots.likelihood_panels(result["grid"], skies, r"$\omega_c$")
+
+    def _seeds(self) -> Figure:
+        """Maps' spread over C^kk."""
+        kappa = np.array(self.content["theory"]["kappa"])
+        points = {}
+        for name, spread in self.content["seeds"].items():
+            points[f"{name}: maps, power over $C_L$"] = ((np.array(spread["maps"]) / kappa).tolist(), None)
+            points[f"{name}: spectra, relative"] = (spread["relative"], None)
+        return plots.power_points(self._ell, points, "spread between seeds")
+
+    def _calibration(self) -> Figure:
+        found = self.content["uncertainty"]
+        rings = {self._label(name): (part["pull_by_ring"], None) for name, part in found.items()}
+        bands = {self._label(n): (part["band_pull"]["value"], part["band_pull"]["error"]) for n, part in found.items()}
+        positions = next(iter(found.values()))["rings"]
+        return plots.calibration_panels({"pixels": rings, "bands": bands}, positions, self._ell)
+
+    def _rows(self) -> Figure:
+        """Truth, prediction, difference and sigma of the first patches, by the first network."""
+        name = next(name for name in self._networks if f"{name}_sigma" in self.maps)
+        truth, prediction, sigma = self.maps["truth"], self.maps[name], self.maps[f"{name}_sigma"]
+        shown = range(min(_PATCHES_SHOWN, len(truth)))
+        rows = [[truth[i], prediction[i], prediction[i] - truth[i], sigma[i]] for i in shown]
+        titles = ["true kappa", self._label(name), "difference", "its sigma"]
+        return plots.map_rows(rows, titles, self.content["experiment"]["degrees"])

@@ -1,0 +1,175 @@
+"""Response, noise and scatter of estimates of kappa: calibrated on validation patches, measured on test patches.
+
+Equations of arXiv:1810.01483, ``<>`` the mean over patches, k the true kappa, hat k the estimate, V validation, T test:
+
+    R_L = <C^{hat k, k}>_V / <C^kk>_V                                  (eq. 12)
+    N_L = <C^{hat k, hat k}>_T / R_L^2 - <C^kk>_T                      (eq. 10; the proxy, which holds N1 beside N0)
+    debiased, of one patch: C^{hat k, hat k} / R_L^2 - N_L(V)          (fig. 10: its scatter)
+    residual ratio: <C^{hat k - k, hat k - k}> / <C^kk>                (fig. 8)
+
+Standard errors leave out one group of test patches at a time, and one of validation patches at a time; the two
+variances add.  A ratio of two estimators' N_L is taken within each such sample, so what they share drops out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sphereml.harmonics.flat import FlatModes
+from sphereml.lensing.patch_spectra import Bands, PatchPowers
+from sphereml.tasks.lensing import LensingTask
+
+_EDGES = (100, 200, 300, 400, 500, 650, 800, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 3500, 4000)
+_LMAX_KAPPA = 3000
+# Where the goal is set: N_L(network) at most half of N_L(QE).
+GOAL = (300.0, 2000.0)
+
+
+def band_edges(fundamental: float, top: float) -> tuple[float, ...]:
+    """Edges of bands no narrower than the fundamental multipole, up to ``top``."""
+    edges = [float(_EDGES[0])]
+    for edge in (edge for edge in _EDGES[1:] if edge <= top):
+        if edge - edges[-1] >= fundamental * (1 - 1e-6):
+            edges.append(float(edge))
+    return tuple(edges)
+
+
+def patch_bands(task: LensingTask, output: str = "kappa") -> Bands:
+    """Bands of an output's spectra on an experiment's patches, under its mask."""
+    modes = FlatModes(task.patch.size, task.patch.pixel_arcmin / 60)
+    reach = _LMAX_KAPPA if output == "kappa" else task.config.lensing.lmax_eb
+    top = min(reach, modes.nyquist_ell, task.spectra.lmax)
+    return Bands(modes, band_edges(modes.ell_f, top), task.mask.double())
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Values of one statistic with standard errors, one a band (or one in all)."""
+
+    value: np.ndarray
+    error: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value.tolist(), "error": self.error.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """An estimate's powers on validation and on test patches, with the jackknife group of each patch."""
+
+    validation: PatchPowers
+    test: PatchPowers
+    validation_groups: np.ndarray
+    test_groups: np.ndarray
+
+    @cached_property
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean auto, cross and truth, of all and of all but one group, ``(1 + group, 3, band)``: validation, test."""
+        return (
+            self.validation.jackknife(self.validation_groups).means,
+            self.test.jackknife(self.test_groups).means,
+        )
+
+    @cached_property
+    def response(self) -> np.ndarray:
+        return response_of(self.means[0][0])
+
+    @cached_property
+    def bias(self) -> np.ndarray:
+        """N_L of the validation patches, which debiases the test patches."""
+        whole = self.means[0][0]
+        return noise_of(whole, whole)
+
+    def debiased(self, auto: np.ndarray) -> np.ndarray:
+        """Debiased power of patches ``(patch, band)`` from their auto power."""
+        result: np.ndarray = auto / self.response**2 - self.bias
+        return result
+
+    def scatter(self) -> Measured:
+        """Standard deviation over test patches of the debiased power (fig. 10)."""
+        return _deviation(self.debiased(self.test.auto))
+
+    def sample_variance(self) -> Measured:
+        """The same of the true power: what an estimator without noise would show."""
+        return _deviation(self.test.truth)
+
+
+def response_of(means: np.ndarray) -> np.ndarray:
+    """R_L (eq. 12) of means ``(..., 3, band)``."""
+    result: np.ndarray = means[..., 1, :] / means[..., 2, :]
+    return result
+
+
+def noise_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """N_L (eq. 10) of means ``(..., 3, band)`` with the response of ``calibration``."""
+    result: np.ndarray = means[..., 0, :] / response_of(calibration) ** 2 - means[..., 2, :]
+    return result
+
+
+def correlation_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
+    result: np.ndarray = means[..., 1, :] / np.sqrt(means[..., 0, :] * means[..., 2, :])
+    return result
+
+
+def residual_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Power of estimate minus truth over that of the truth."""
+    result: np.ndarray = (means[..., 0, :] - 2 * means[..., 1, :] + means[..., 2, :]) / means[..., 2, :]
+    return result
+
+
+Statistic = Callable[..., np.ndarray]
+
+
+def measure(statistic: Statistic, *judged: Judged) -> Measured:
+    """``statistic(calibration, means, calibration, means, ...)`` of one or several estimates, with its error."""
+    validation, test = ([part.means[index] for part in judged] for index in (0, 1))
+    wholes = [[part[:1] for part in side] for side in (validation, test)]
+    value = statistic(*_paired(*wholes))[0]
+    left_test = statistic(*_paired(wholes[0], [part[1:] for part in test]))
+    left_validation = statistic(*_paired([part[1:] for part in validation], wholes[1]))
+    return Measured(value, np.sqrt(_jackknife_variance(left_test) + _jackknife_variance(left_validation)))
+
+
+def noise(judged: Judged) -> Measured:
+    return measure(noise_of, judged)
+
+
+def noise_ratio(judged: Judged, reference: Judged) -> Measured:
+    """N_L of one estimate over that of another on the same patches."""
+    return measure(_ratio, judged, reference)
+
+
+def goal_ratio(judged: Judged, reference: Judged) -> Measured | None:
+    """The mean of that ratio over the bands within 300 < L < 2000; None when there are none."""
+    limits = pairwise(judged.test.bands.edges)
+    inside = np.array([lo >= GOAL[0] and hi <= GOAL[1] for lo, hi in limits])
+    if not inside.any():
+        return None
+    return measure(lambda *means: _ratio(*means)[..., inside].mean(axis=-1, keepdims=True), judged, reference)
+
+
+def _ratio(*means: np.ndarray) -> np.ndarray:
+    one, two = noise_of(*means[:2]), noise_of(*means[2:])
+    result: np.ndarray = one / two
+    return result
+
+
+def _paired(validation: list[np.ndarray], test: list[np.ndarray]) -> list[np.ndarray]:
+    return [means for pair in zip(validation, test, strict=True) for means in pair]
+
+
+def _jackknife_variance(left: np.ndarray) -> np.ndarray:
+    result: np.ndarray = (len(left) - 1) * left.var(axis=0)
+    return result
+
+
+def _deviation(powers: np.ndarray) -> Measured:
+    """Standard deviation over patches; its error is that of Gaussian powers."""
+    deviation = powers.std(axis=0, ddof=1)
+    return Measured(deviation, deviation / np.sqrt(2 * (len(powers) - 1)))

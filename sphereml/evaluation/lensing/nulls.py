@@ -1,0 +1,44 @@
+"""Null tests: what an estimator sees where there is nothing to see (eq. 14 and fig. 11 of arXiv:1810.01483).
+
+Two skies that know nothing of the kappa that stands beside them: the polarization before lensing, and Gaussian skies
+with the spectra of the lensed one.  ``<C^{hat k, k}> / R_L`` must be zero within its error; the auto power over R_L^2
+is noise alone, and on Gaussian skies, for the quadratic estimator, N0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sphereml.evaluation.lensing.chi_square import ChiSquare, Covariance
+from sphereml.evaluation.lensing.noise import Judged, Measured
+from sphereml.lensing.patch_spectra import PatchPowers
+
+
+@dataclass(frozen=True, eq=False)
+class NullTest:
+    """Cross power with a kappa that is not in the data, and auto power, after the response; one value a band."""
+
+    cross: Measured
+    auto: Measured
+    chi_square: ChiSquare
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cross": self.cross.to_json(), "auto": self.auto.to_json(), **self.chi_square.to_json()}
+
+
+def null_test(powers: PatchPowers, judged: Judged) -> NullTest:
+    """Of an estimate's powers on a null set, with the response of ``judged``.
+
+    Raises:
+        UserError: there are too few patches for a covariance of the bands.
+    """
+    cross, auto = powers.cross / judged.response, powers.auto / judged.response**2
+    chi_square = Covariance(cross).test(cross.mean(axis=0), 1 / len(cross))
+    return NullTest(_mean(cross), _mean(auto), chi_square)
+
+
+def _mean(powers: np.ndarray) -> Measured:
+    return Measured(powers.mean(axis=0), powers.std(axis=0, ddof=1) / np.sqrt(len(powers)))

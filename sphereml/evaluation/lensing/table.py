@@ -1,0 +1,67 @@
+"""Noise of every estimator, band by band, as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_THEORY = (("kappa", "C_L\nkappa"), ("N0_EB", "N0\nEB"), ("N0_MV", "N0\nEB+EE"), ("N0_iterated", "N0\niterated"))
+_QUADRATIC = {"qe_naive": "QE EB\nnaive", "qe_eb": "QE EB\nfair", "qe_mv": "QE EB+EE\nfair"}
+
+
+def lensing_table(content: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print C_L, N0, N_L and the networks' ratios to the reference, and the notes."""
+    wide = 110 + 24 * len(content["models"])
+    console = console or Console(width=None if Console().is_terminal else wide)
+    console.print(_noise(content))
+    for name, model in content["models"].items():
+        if model["kind"] != "quadratic":
+            console.print(_goal(content, name), highlight=False, soft_wrap=True)
+    for note in content["notes"]:
+        console.print(note, style="dim", highlight=False, soft_wrap=True)
+
+
+def _noise(content: Mapping[str, Any]) -> Table:
+    experiment, reference = content["experiment"], content["experiment"]["reference"]
+    patches = f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
+    other = _QUADRATIC[reference].replace("\n", " ")
+    title = f"C_L and N_L of kappa / 1e-8, {patches} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("L", no_wrap=True)
+    theory = [(key, heading) for key, heading in _THEORY if key in content["theory"]]
+    networks = [name for name, model in content["models"].items() if model["kind"] != "quadratic"]
+    quadratic = [name for name in content["models"] if name not in networks]
+    headings = [heading for _, heading in theory] + [f"N_L {_QUADRATIC[name]}" for name in quadratic]
+    for heading in [*headings, *(part for name in networks for part in (f"N_L\n{name}", f"ratio\n{name}"))]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for band, (lo, hi) in enumerate(pairwise(content["bands"]["edges"])):
+        row = [_scaled(content["theory"][key][band]) for key, _ in theory]
+        row += [_scaled(content["models"][name]["noise"]["value"][band]) for name in quadratic]
+        for name in networks:
+            model = content["models"][name]
+            row += [_scaled(model["noise"]["value"][band]), _measured(model["ratio"][reference], band)]
+        table.add_row(f"{lo:g}-{hi:g}", *row)
+    return table
+
+
+def _goal(content: Mapping[str, Any], name: str) -> str:
+    reference = content["experiment"]["reference"]
+    goal = content["models"][name]["ratio"][reference]["goal"]
+    if goal is None:
+        return f"{name}: no band within 300 < L < 2000"
+    spelt = f"{goal['value']:.3f}±{goal['error']:.3f}"
+    return f"{name}: N_L over the QE's, mean over 300 < L < 2000: {spelt} (goal 0.5; the paper 0.3-0.5)"
+
+
+def _scaled(value: float | None) -> str:
+    return "-" if value is None else f"{1e8 * value:.3g}"
+
+
+def _measured(ratio: Mapping[str, Any], band: int) -> str:
+    value, error = ratio["value"][band], ratio["error"][band]
+    return "-" if value is None or error is None else f"{value:.3f}±{error:.3f}"

@@ -1,0 +1,112 @@
+"""Fourier modes of a square flat sky and its polarization: E and B, gradients, spectra as weights, random fields.
+
+Conventions
+-----------
+* Images are ``(..., row, column)``: columns grow east (x), rows north (y), seen from outside the sphere, as the local
+  axes of ``sky.rotations``.  They are periodic; modes have the layout of ``rfft2``, ``(..., size, size // 2 + 1)``.
+* ``a(l) = step^2 sum_n f(n) exp(-i l n)`` with step in radians, so ``<|a|^2> = area C_l``, C_l in (unit)^2 sr.
+* Q and U have HEALPix's (COSMO) sign with respect to the patch's own north: Q > 0 along y.  Then
+  ``E + iB = -(Q + iU)(l) exp(-2i phi_l)``, ``phi_l = atan2(l_y, l_x)``, which is healpy's sign of E and B on a small
+  patch.
+* A curved sky's C_ell belongs to the wave vectors ``|l| = ell + 1/2`` (plain |l| = ell is 0.4 % off in the lensed B).
+* On the Nyquist row and column, whose modes stand for both signs of a wave vector, phi_l and gradients count as 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """``lx, ly, ell, cos 2phi, sin 2phi``, each ``(size, size // 2 + 1)``."""
+
+    lx: torch.Tensor
+    ly: torch.Tensor
+    ell: torch.Tensor
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FlatSky:
+    """``size`` x ``size`` pixels of ``pixel_arcmin``, size even; tensors follow the dtype and device they are given."""
+
+    size: int
+    pixel_arcmin: float
+
+    @property
+    def step(self) -> float:
+        """Side of a pixel, radians."""
+        return float(np.radians(self.pixel_arcmin / 60))
+
+    @property
+    def area(self) -> float:
+        """Solid angle, sr."""
+        return (self.size * self.step) ** 2
+
+    @property
+    def fundamental_ell(self) -> float:
+        return 2 * np.pi / (self.size * self.step)
+
+    def ell(self, like: torch.Tensor) -> torch.Tensor:
+        """``|l|`` of every mode, ``(size, size // 2 + 1)``, real dtype and device of ``like``."""
+        return self._tables(like).ell
+
+    def to_modes(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft2(images) * self.step**2
+
+    def to_images(self, modes: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft2(modes, s=(self.size, self.size)) / self.step**2
+
+    def to_eb(self, q: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Modes of E and B from modes of Q and U."""
+        cosine, sine = self._tables(q).cosine, self._tables(q).sine
+        return -(cosine * q + sine * u), sine * q - cosine * u
+
+    def to_qu(self, e: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Modes of Q and U from modes of E and B: the inverse of :meth:`to_eb`, and its transpose."""
+        cosine, sine = self._tables(e).cosine, self._tables(e).sine
+        return sine * b - cosine * e, -(sine * e + cosine * b)
+
+    def gradient(self, modes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Modes of the derivatives along x (east) and y (north), per radian."""
+        tables = self._tables(modes)
+        return 1j * tables.lx * modes, 1j * tables.ly * modes
+
+    def weights(self, curve: np.ndarray, like: torch.Tensor, beyond: float = 0.0) -> torch.Tensor:
+        """A curve over ell = 0, 1, ... read at every mode's ``|l| - 1/2``; ``beyond`` the curve's end."""
+        ell = self._tables(like).ell.cpu().numpy() - 0.5
+        values = np.interp(ell, np.arange(len(curve)), curve, right=beyond)
+        return torch.from_numpy(values).to(device=like.device, dtype=_real(like.dtype))
+
+    def draw(self, spectrum: np.ndarray, batch: int, generator: torch.Generator) -> torch.Tensor:
+        """Modes of ``batch`` Gaussian fields with this C_ell, complex64 on the generator's device; the mean is 0."""
+        noise = torch.randn(batch, self.size, self.size, generator=generator, device=generator.device)
+        modes = torch.fft.rfft2(noise) / self.size
+        scale = self.weights(np.sqrt(spectrum * self.area), modes)
+        scale[0, 0] = 0
+        return modes * scale
+
+    def _tables(self, like: torch.Tensor) -> _Tables:
+        return _tables(self.size, self.step, _real(like.dtype), like.device)
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_complex else dtype
+
+
+@lru_cache(maxsize=16)
+def _tables(size: int, step: float, dtype: torch.dtype, device: torch.device) -> _Tables:
+    ly, lx = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
+    nyquist = (np.abs(ly) == 0.5) | (np.abs(lx) == 0.5)
+    phi = np.where(nyquist, 0.0, np.arctan2(ly, lx))
+    unit = 2 * np.pi / step
+    ell = unit * np.hypot(lx, ly)
+    lx, ly = (np.where(nyquist, 0.0, unit * axis) for axis in (lx, ly))
+    arrays = (lx, ly, ell, np.cos(2 * phi), np.sin(2 * phi))
+    return _Tables(*(torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype) for array in arrays))

@@ -1,0 +1,17 @@
+"""The networks by their names in a configuration."""
+
+from __future__ import annotations
+
+from sphereml.config.schema import ModelConfig
+from sphereml.domains import Domain
+from sphereml.models.resunet import ResUNet
+from sphereml.models.unet import UNet
+
+Network = UNet | ResUNet
+NETWORKS: dict[str, type[UNet] | type[ResUNet]] = {"unet": UNet, "resunet": ResUNet}
+
+
+def build(config: ModelConfig, domain: Domain, channels_in: int, channels_out: int) -> Network:
+    """A network that starts at zero when it corrects a first guess (form ``physical``)."""
+    zero = config.form == "physical"
+    return NETWORKS[config.arch](domain, channels_in, config, channels_out, zero_output=zero)

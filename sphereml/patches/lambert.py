@@ -1,0 +1,151 @@
+"""Lambert azimuthal equal-area (ZEA) patches, and how Stokes Q and U turn into their axes.
+
+Conventions: a patch is ``(row, column)`` with row 0 at the bottom, the column along the frame's x (east at position
+angle 0) and the row along its y (north), as in ``patches.gnomonic``.  The distance theta of a direction from the
+frame's z is ``rho = 2 sin(theta / 2)`` in the image, its azimuth is kept, and every pixel covers the same solid angle.
+
+Q and U are COSMO (Q > 0 along north-south; the basis is (south, east)).  The *patch's axes* at a pixel are those of its
+centre, parallel-transported along the great circle to the pixel.  The projection squeezes the radial direction by
+``cos(theta / 2)`` and stretches the other as much, without turning either, so these are also the image's own axes
+pulled back to the sky (the orthogonal factor of the projection's differential).  Turn the sphere so that the frame is
+that of lon = lat = position angle = 0: Q and U with respect to the patch's axes do not change, which is the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sphereml.errors import UserError
+
+# The antipode of the centre is a circle of this radius, in radians at the centre.
+_RIM = 2.0
+
+
+@dataclass(frozen=True)
+class LambertPatch:
+    """An equal-area image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
+
+    The default is that of DeepCMB (arXiv:1810.01483): 5 degrees on a side.
+
+    Raises:
+        UserError: no pixels, or the corners lie beyond the antipode of the centre.
+    """
+
+    size: int = 128
+    pixel_arcmin: float = 2.34375
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.pixel_arcmin < np.inf:
+            what = f"a patch of {self.size} x {self.size} pixels of {self.pixel_arcmin:g} arcmin is impossible"
+            raise UserError(what, "give a positive size and a positive width of the pixels")
+        if self._middle * self._step * np.sqrt(2) >= _RIM:
+            what = f"a patch {self.extent:.4g} degrees wide is larger than the Lambert projection of the whole sphere"
+            raise UserError(what, f"keep it below {np.degrees(_RIM * np.sqrt(2)):.0f} degrees")
+
+    @property
+    def pixel_deg(self) -> float:
+        return self.pixel_arcmin / 60
+
+    @property
+    def extent(self) -> float:
+        """Side of the image, degrees at the centre."""
+        return self.size * self.pixel_deg
+
+    @property
+    def fundamental_ell(self) -> float:
+        """Multipole of the longest wave that fits the side, ``360 / extent``."""
+        return 360 / self.extent
+
+    @property
+    def half_diagonal(self) -> float:
+        """Angular distance from the centre to the outer corners, degrees (3.54 for the default)."""
+        return float(np.degrees(2 * np.arcsin(min(np.radians(self.extent) / np.sqrt(8), 1.0))))
+
+    def vectors(self, frames: np.ndarray) -> np.ndarray:
+        """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
+        offset = (np.arange(self.size) - self._middle) * self._step
+        y, x = np.meshgrid(offset, offset, indexing="ij")
+        rho2 = x**2 + y**2
+        shrink = np.sqrt(1 - rho2 / 4)
+        local = np.stack([x * shrink, y * shrink, 1 - rho2 / 2], axis=-1)
+        sky = local.reshape(-1, 3) @ np.swapaxes(frames, -1, -2)
+        return sky.reshape(*frames.shape[:-2], self.size, self.size, 3)
+
+    def plane(self, frames: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position of directions in the image: the inverse of :meth:`vectors`.
+
+        Args:
+            frames: ``(..., 3, 3)``.
+            vectors: ``(..., n, 3)``.
+        Returns:
+            Column coordinate, row coordinate (both float, NaN at the antipode) and whether the direction lies between
+            the centres of the outermost pixels, each ``(..., n)``.
+        """
+        x, y, z = np.moveaxis(vectors @ frames, -1, 0)
+        stretch = np.sqrt(2 / np.where(z > -1, 1 + z, np.nan))
+        column = x * stretch / self._step + self._middle
+        row = y * stretch / self._step + self._middle
+        reach = self._middle * (1 + 1e-12)  # the outermost centres themselves stay inside after a round trip
+        inside = (np.abs(column - self._middle) <= reach) & (np.abs(row - self._middle) <= reach)
+        return column, row, inside
+
+    def axes(self, frames: np.ndarray) -> np.ndarray:
+        """The patch's x axis at every pixel, unit tangent vectors ``(..., size, size, 3)``."""
+        x, z = (frames[..., None, None, :, column] for column in (0, 2))
+        return transport(x, z, self.vectors(frames))
+
+    def rotation(self, frames: np.ndarray) -> np.ndarray:
+        """What ``Q + iU`` of the sky (COSMO, with respect to the meridians) is multiplied by to be the patch's.
+
+        Returns:
+            ``exp(-2i psi)``, complex128 ``(..., size, size)``; psi is the angle from the sky's south to the patch's
+            -y, counted towards east.
+        """
+        theta, phi = directions(self.vectors(frames))
+        return stokes_rotation(self.axes(frames), theta, phi)
+
+    @property
+    def _middle(self) -> float:
+        return (self.size - 1) / 2
+
+    @property
+    def _step(self) -> float:
+        """Side of a pixel in the image, radians at the centre."""
+        return float(np.radians(self.pixel_deg))
+
+
+def directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colatitude in [0, pi] and longitude in [0, 2 pi] of vectors ``(..., 3)``, exact near the poles."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    return np.arctan2(np.hypot(x, y), z), np.mod(np.arctan2(y, x), 2 * np.pi)
+
+
+def tangent_basis(theta: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors outwards, south and east, each ``(..., 3)``: the basis of COSMO's Q and U."""
+    sine, cosine, zero = np.sin(theta), np.cos(theta), np.zeros_like(theta)
+    along_x, along_y = np.cos(phi), np.sin(phi)
+    out = np.stack([sine * along_x, sine * along_y, cosine], axis=-1)
+    south = np.stack([cosine * along_x, cosine * along_y, -sine], axis=-1)
+    return out, south, np.stack([-along_y, along_x, zero], axis=-1)
+
+
+def transport(tangents: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Tangent vectors at ``start`` carried in parallel along the great circle to ``end``, all ``(..., 3)`` units.
+
+    ``w - (w.end) (start + end) / (1 + start.end)``: the least rotation that brings start to end.
+    """
+    share = np.einsum("...i,...i->...", tangents, end) / (1 + np.einsum("...i,...i->...", start, end))
+    return np.asarray(tangents - share[..., None] * (start + end))
+
+
+def stokes_rotation(axes: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Factor from ``Q + iU`` with respect to the meridian to that in the basis whose east is ``axes``, ``(...)``.
+
+    With ``axes = cos psi east - sin psi south``, ``(Q + iU)' = exp(-2i psi) (Q + iU)``.
+    """
+    _, south, east = tangent_basis(theta, phi)
+    cosine = np.einsum("...i,...i->...", axes, east)
+    minus_sine = np.einsum("...i,...i->...", axes, south)
+    return np.asarray((cosine + 1j * minus_sine) ** 2)

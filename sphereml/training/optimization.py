@@ -1,0 +1,71 @@
+"""Lightning's view of a network that is trained: optimizer, schedule of the rate, averaging of weights.
+
+Random numbers (dropout, input noise) are a function of the seed and the step, so that a resumed training repeats an
+uninterrupted one to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel
+
+from sphereml.config.schema import TrainingConfig
+
+
+class Regression(lightning.LightningModule):
+    """What every task's training step inherits.
+
+    With ``training.average_from`` below 1 the weights (and running means) after each step beyond that share of the
+    training are averaged with equal weight (Izmailov et al. 2018, arXiv:1803.05407); the average is what is validated
+    and kept.
+    """
+
+    def __init__(self, network: nn.Module, training: TrainingConfig) -> None:
+        super().__init__()
+        self.network, self.training_config = network, training
+        averages = training.average_from < 1
+        self.averaged = AveragedModel(network, use_buffers=True) if averages else None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network as validation sees it."""
+        return self.network if self.averaged is None or self.averaged.n_averaged == 0 else self.averaged.module
+
+    def settle(self) -> None:
+        """Let the network be what was judged, once the training is over."""
+        if self.judged is not self.network:
+            self.network.load_state_dict(self.judged.state_dict())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed((self.training_config.seed << 32) + self.global_step)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        config = self.training_config
+        first = config.average_from * config.epochs * config.steps_per_epoch
+        if self.averaged is not None and self.global_step > first:
+            self.averaged.update_parameters(self.network)
+
+    def configure_optimizers(self) -> Any:
+        config = self.training_config
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
+        )
+        return {"optimizer": optimizer, "lr_scheduler": _schedule(optimizer, config)}
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Any]:
+    """``step``: a tenth every ``decay_every`` epochs; ``plateau``: half after ``decay_every`` epochs without a better
+    validation loss; ``cosine``: a rise over the first twentieth, then down to zero."""
+    if config.schedule == "plateau":
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=config.decay_every)
+        return {"scheduler": plateau, "monitor": "val_loss"}
+    if config.schedule == "cosine":
+        steps = config.epochs * config.steps_per_epoch
+        cosine = lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.05, cycle_momentum=False)
+        return {"scheduler": cosine, "interval": "step"}
+    return {"scheduler": lr_scheduler.StepLR(optimizer, step_size=config.decay_every, gamma=0.1)}
