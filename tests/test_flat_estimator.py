@@ -14,9 +14,10 @@ from sphereml.errors import UserError
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair, mean_field
-from sphereml.lensing.flat_filters import Legs, NaiveFilter, PatchModel, WienerFilter
+from sphereml.lensing.flat_filters import NaiveFilter, WienerFilter
 from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.observation import Observation
+from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.lensing.patch_spectra import Bands, PatchPowers, compare_noise, summarize
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.flat_lensing import FlatLensing

@@ -11,8 +11,9 @@ import torch
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.flat_filters import DenseFilter, Legs, NaiveFilter, PatchModel, WienerFilter
+from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
 from sphereml.lensing.observation import Observation
+from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
 SIZE, PIXEL = 24, 4.0

@@ -1,4 +1,4 @@
-"""``sphereml bench conv|graph|sht|tile|prepare|qe``: what is ours beside what is known, in one run."""
+"""``sphereml bench conv|graph|sht|tile|prepare|qe|train``: what is ours beside what is known, in one run."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--no-resume", action="store_true", help="leave out the killed and resumed store")
     qe = _add(benchmarks, "qe", "one EB estimate of kappa on the full sky", lmax=3000, runs=3)
     qe.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
+    train = _add(benchmarks, "train", "patches a second of a lensing network's training", batch=32, runs=7)
+    train.add_argument("--experiment", default="lensing_paper", help="an experiment of lensing (default lensing_paper)")
 
 
 def _add(benchmarks: Any, name: str, about: str, **defaults: int) -> argparse.ArgumentParser:
@@ -100,7 +102,23 @@ def _qe(options: argparse.Namespace) -> dict[str, Any]:
     return ReconstructionBenchmark(options.lmax, options.runs, options.memory).measure()
 
 
-_BENCHMARKS = {"conv": _conv, "graph": _graph, "sht": _sht, "tile": _tile, "prepare": _prepare, "qe": _qe}
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.lensing_training import TrainingBenchmark
+    from sphereml.config.compose import compose
+
+    config = compose([f"experiment={options.experiment}"])
+    return TrainingBenchmark(config, options.batch, options.runs).measure()
+
+
+_BENCHMARKS = {
+    "conv": _conv,
+    "graph": _graph,
+    "sht": _sht,
+    "tile": _tile,
+    "prepare": _prepare,
+    "qe": _qe,
+    "train": _train,
+}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
@@ -121,7 +139,7 @@ def _rows(name: str, group: dict[str, Any]) -> Iterator[str]:
 
 
 # Words that say nothing beside the names below them.
-_GROUPS = ("layers", "graphs", "networks")
+_GROUPS = ("layers", "graphs", "networks", "precisions")
 
 
 def _spelled(value: Any) -> str:

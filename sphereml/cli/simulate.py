@@ -15,8 +15,7 @@ from sphereml.errors import UserError
 if TYPE_CHECKING:
     from sphereml.config.schema import ExperimentConfig
 
-# Those of DeepCMB where no experiment is named; the schema's defaults are the dust's.
-_LENSING = ("task=lensing", "model=resunet_paper", "patches.size=128", "patches.pixel_arcmin=2.34375")
+_LENSING = "experiment=lensing_paper"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +48,8 @@ def _simulate_dust(overrides: list[str]) -> None:
 
 
 def _simulate_lensing(options: argparse.Namespace) -> None:
-    config = compose(_lensing_words(options.overrides))
+    named = any(word.startswith("experiment=") for word in options.overrides)
+    config = compose(options.overrides if named else [_LENSING, *options.overrides])
     only = None if options.only is None else parse_skies(options.only)
     if config.task != "lensing":
         raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
@@ -64,14 +64,6 @@ def _simulate_lensing(options: argparse.Namespace) -> None:
         raise
     here = len(LensingStore.open(folder).skies)
     say(f"{here} skies of {config.lensing.patches_per_sky} patches are there")
-
-
-def _lensing_words(overrides: list[str]) -> list[str]:
-    """The overrides behind the defaults that they leave in force."""
-    given = {word.partition("=")[0] for word in overrides}
-    if "experiment" in given:
-        return overrides
-    return [word for word in _LENSING if word.partition("=")[0] not in given] + overrides
 
 
 def parse_skies(text: str) -> list[int]:

@@ -27,7 +27,8 @@ class LensingConfig:
 
     ``simulator``: ``flat`` draws fresh patches by FFT wherever the training runs; ``curved`` takes those that
     `sphereml simulate lensing` cut from ``skies`` full skies, ``patches_per_sky`` each, with a_lm up to ``lmax``; the
-    last ``test_skies`` of them test, the ``validation_skies`` before those validate.
+    last ``test_skies`` of them test, the ``validation_skies`` before those validate; ``lensed_eb`` stores the lensed E
+    and B as well.
     ``taper`` is the width of the mask's cosine edge.  Estimators use E and B for ``lmin <= ell <= lmax_eb``.  CAMB's
     spectra reach ``spectra_lmax``.
     """
@@ -40,6 +41,7 @@ class LensingConfig:
     lmax: int = 5000
     spectra_lmax: int = 6000
     seed: int = 1
+    lensed_eb: bool = False
     cosmology: CosmologyConfig = field(default_factory=CosmologyConfig)
     noise: float = 1.0
     beam: float = 1.0

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-* Legs are those of :mod:`sphereml.lensing.flat_filters`; results are modes on the legs' grid.  kappa = L^2/2 phi.
+* Legs are those of :mod:`sphereml.lensing.patch_model`; results are modes on the legs' grid.  kappa = L^2/2 phi.
 * ``f^EB = C^EE_l1 (L.l1) sin 2(phi_l1 - phi_l2)``, ``f^EE = [C^EE_l1 (L.l1) + C^EE_l2 (L.l2)] cos 2(phi_l1 - phi_l2)``
   with L = l1 + l2 and the lensed C^EE (eq. 6 of arXiv:1810.01483; Hu & Okamoto 2002, astro-ph/0111606).  The integral
   over pairs of modes factors into images,
@@ -28,8 +28,8 @@ import torch
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.flat_filters import Legs
 from sphereml.lensing.observation import Observation
+from sphereml.lensing.patch_model import Legs
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
 Pair = Literal["EB", "EE", "MV"]

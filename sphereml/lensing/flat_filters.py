@@ -1,16 +1,7 @@
 """Filtered E and B, the legs of quadratic estimators, from masked Q and U on square flat patches.
 
-Conventions
------------
-* Patches ``q, u`` are ``(batch, size, size)`` in uK with the signs of :mod:`sphereml.harmonics.flat_polarization`, as
-  observed: ``mask (beam * sky + noise)``, the noise white.  Results follow their dtype and device.
-* Legs are modes (``rfft2``'s layout) of a periodic sky whose corner ``[:size, :size]`` is the patch.  With C the
-  covariance of the data, ``A`` beam and pixels, S the lensed spectra: inverse-variance filtered ``A^T C^-1 d``, and
-  Wiener filtered ``S A^T C^-1 d``.  Without a mask these are ``b d / (b^2 S + N)`` and S times that.
-* All multipoles below the Nyquist one are signal to C; only then are the legs cut to ``lmin <= ell <= lmax``.
+Conventions: those of :mod:`sphereml.lensing.patch_model`; results follow the data's dtype and device.
 
-Three filters, from rough to exact
-----------------------------------
 :class:`NaiveFilter` takes the masked patch for a periodic sky and divides by S + N, as arXiv:1810.01483 does: with a
 taper of 28 arcmin on 5 degrees up to 18 times the lensed B leak into B from E.  :class:`WienerFilter` undoes the taper
 and inverts the patch's own covariance by conjugate gradients; :class:`DenseFilter` does so by a Cholesky factor, once
@@ -31,133 +22,10 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
-from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.observation import Observation
-from sphereml.simulate.cmb_spectra import CmbSpectra
+from sphereml.lensing.patch_model import Legs, PatchModel
 
-_ARCMIN = np.pi / (180 * 60)
-# A pixel where the taper leaves less than this counts as masked, so that none is magnified more than this allows.
-_LEAST_MASK = 1e-3
 # Bytes of the dense filter's covariance, of which three are held at once.
 _DENSE_LIMIT = 2**31
-
-
-@dataclass(frozen=True, eq=False)
-class Legs:
-    """Modes ``(batch, n, n // 2 + 1)`` on ``sky`` of n pixels a side; the patch is its corner ``[:size, :size]``.
-
-    Attributes:
-        e: Wiener-filtered E (uK).
-        e_inverse, b_inverse: inverse-variance filtered E and B (1 / (uK sr)).
-    """
-
-    sky: FlatSky
-    size: int
-    e: torch.Tensor
-    e_inverse: torch.Tensor
-    b_inverse: torch.Tensor
-
-    def images(self) -> torch.Tensor:
-        """Wiener-filtered E and the B leg on the patch's own pixels, ``(batch, size, size, 2)``."""
-        both = self.sky.to_images(torch.stack([self.e, self.b_inverse], dim=1))
-        return both[..., : self.size, : self.size].movedim(1, -1)
-
-
-@dataclass(frozen=True, eq=False)
-class PatchModel:
-    """What the data of a patch are made of.
-
-    Args:
-        mask: apodized, ``(size, size)``, by which the data are multiplied.
-        period: side in pixels of the periodic sky that the patch is a part of; large for a patch of the sphere.
-
-    Raises:
-        UserError: the mask has another shape or leaves nothing; the observation's lmax is above the pixels' Nyquist
-            multipole or the end of the spectra; the period is below the patch's side or odd.
-    """
-
-    patch: FlatSky
-    spectra: CmbSpectra
-    observation: Observation
-    mask: torch.Tensor
-    period: int = 1024
-
-    def __post_init__(self) -> None:
-        size, nyquist = self.patch.size, np.pi / self.patch.step
-        if self.mask.shape != (size, size):
-            raise UserError(
-                f"a mask of {tuple(self.mask.shape)} on patches of {size} x {size}", "give one of that size"
-            )
-        if not self.support.any():
-            raise UserError("the mask leaves no pixel", "give one that reaches 1")
-        if self.observation.lmax > nyquist:
-            what = f"lmax {self.observation.lmax} is above the Nyquist multipole {nyquist:.0f} of the pixels"
-            raise UserError(what, "lower lmax or take smaller pixels")
-        if self.period < size or self.period % 2:
-            raise UserError(f"a periodic sky of {self.period} pixels", f"give an even number from {size} up")
-        for power in (self.spectra.ee_lensed, self.spectra.bb_lensed):
-            self.observation.filtered(power, power, 0)
-
-    @property
-    def padded(self) -> FlatSky:
-        """The grid of the exact filters' legs: no lag within the patch wraps around it."""
-        return FlatSky(2 * self.patch.size, self.patch.pixel_arcmin)
-
-    @cached_property
-    def support(self) -> torch.Tensor:
-        return self.mask > _LEAST_MASK
-
-    @property
-    def variance(self) -> float:
-        """Noise variance of one pixel of Q, uK^2."""
-        return (self.observation.noise / self.patch.pixel_arcmin) ** 2
-
-    @cached_property
-    def beam(self) -> np.ndarray:
-        """``exp(-ell (ell + 1) sigma^2 / 2)`` up to the end of the spectra."""
-        ell = np.arange(self.spectra.lmax + 1.0)
-        sigma = self.observation.beam * _ARCMIN / np.sqrt(8 * np.log(2))
-        transfer: np.ndarray = np.exp(-ell * (ell + 1) * sigma**2 / 2)
-        return transfer
-
-    @cached_property
-    def band(self) -> np.ndarray:
-        """The beam where the observation uses E and B, zero elsewhere."""
-        ell = np.arange(self.spectra.lmax + 1)
-        return np.where((ell >= self.observation.lmin) & (ell <= self.observation.lmax), self.beam, 0.0)
-
-    @cached_property
-    def covariance(self) -> torch.Tensor:
-        """Covariances QQ, QU, UU of the beamed sky at the lags of the padded grid, uK^2, float64 ``(3, 2n, 2n)``."""
-        sky, size = FlatSky(self.period, self.patch.pixel_arcmin), self.patch.size
-        like = torch.empty(0, dtype=torch.float64)
-        powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
-        everywhere = sky.to_images(_rotated(sky, *(sky.weights(power * self.beam**2, like) for power in powers)) + 0j)
-        lags = torch.cat([torch.arange(size), torch.zeros(1, dtype=torch.long), torch.arange(1 - size, 0)])
-        chosen = everywhere[:, lags % self.period][..., lags % self.period]
-        chosen[:, size, :] = chosen[:, :, size] = 0  # no two pixels are so far apart
-        return chosen
-
-    @cached_property
-    def inverse_on_padded(self) -> torch.Tensor:
-        """QQ, QU, UU of ``(S + N)^-1`` at every mode of the padded periodic sky, float64: the preconditioner."""
-        sky, like = self.padded, torch.empty(0, dtype=torch.float64)
-        powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
-        totals = (sky.weights(power * self.beam**2, like) / sky.step**2 + self.variance for power in powers)
-        return _rotated(sky, *(1 / total for total in totals))
-
-    def untapered(self, q: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Data ``(batch, 2, size, size)`` without the taper; zero where the mask leaves nothing."""
-        inverse = torch.where(self.support, 1 / self.mask.clamp_min(_LEAST_MASK), 0.0).to(q)
-        return torch.stack([q, u], dim=1) * inverse
-
-    def legs(self, weighted: torch.Tensor) -> Legs:
-        """Legs on the padded grid from ``C^-1 d``, ``(batch, 2, size, size)``."""
-        sky = self.padded
-        q, u = torch.fft.rfft2(weighted, s=(sky.size, sky.size)).unbind(1)
-        band = sky.weights(self.band, q)
-        e, b = (band * part for part in sky.to_eb(q, u))
-        return Legs(sky, self.patch.size, sky.weights(self.spectra.ee_lensed, q) * e, e, b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,13 +166,6 @@ def _inverse_of_factor(factor: torch.Tensor, result: torch.Tensor, block: int = 
         rows = factor[start:stop, :stop]
         result[:stop, :stop].addmm_(rows.T, rows)
     return result
-
-
-def _rotated(sky: FlatSky, e: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """QQ, QU, UU of a matrix that is diagonal in E and B, at every mode, ``(3, n, n // 2 + 1)``."""
-    zero = torch.zeros_like(e)
-    (eq, eu), (bq, bu) = sky.to_qu(torch.ones_like(e), zero), sky.to_qu(zero, torch.ones_like(b))
-    return torch.stack([eq * eq * e + bq * bq * b, eq * eu * e + bq * bu * b, eu * eu * e + bu * bu * b])
 
 
 def _multiplied(kernel: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ Points = Mapping[str, tuple[Sequence[float], Sequence[float] | None]]
 # Quadratic estimators look the same in every figure; networks take the free colours in their order.
 # A ratio of two is a curve of its own.
 _FIXED = {
+    "theory": "#444444",
     " over ": None,
     "naive": "#9a9a9a",
     "EB,": "#e69f00",
@@ -58,9 +59,9 @@ def noise_curves(ell: Sequence[float], noise: Points, theory: Mapping[str, Seque
     figure = new_figure(7.6, 5.0)
     axes = figure.subplots()
     others = [name for name in theory if name != signal]
-    axes.plot(ell, theory[signal], color="black", label=signal)
+    axes.plot(ell, _floats(theory[signal]), color="black", label=signal)
     for name, (colour, line) in zip(others, _THEORY, strict=False):
-        axes.plot(ell, theory[name], color=colour, linestyle=line, linewidth=1.1, label=name)
+        axes.plot(ell, _floats(theory[name]), color=colour, linestyle=line, linewidth=1.1, label=name)
     _draw(axes, ell, noise)
     _logarithmic(axes, [curve for curve, _ in noise.values()] + list(theory.values()))
     _finish(axes, ell, r"$C_L^{\kappa\kappa}$, $N_L^{\kappa\kappa}$", legend=False)

@@ -94,7 +94,8 @@ class Campaign:
             raise UserError(what, "lower lmax or raise spectra_lmax (CAMB is exact well below it)")
         patch = LambertPatch(patches.size, patches.pixel_arcmin)
         cosmology = Cosmology(**asdict(config.cosmology))
-        return cls(patch, config.patches_per_sky, config.lmax, config.spectra_lmax, config.seed, cosmology)
+        skies = (config.patches_per_sky, config.lmax, config.spectra_lmax, config.seed)
+        return cls(patch, *skies, cosmology, config.lensed_eb)
 
     def describe(self) -> dict[str, Any]:
         """JSON values: everything the stored values depend on."""

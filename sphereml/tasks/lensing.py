@@ -19,8 +19,8 @@ from sphereml.config.lensing import CosmologyConfig
 from sphereml.config.schema import ExperimentConfig
 from sphereml.domains import FlatPatch
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.flat_filters import PatchModel
 from sphereml.lensing.observation import Observation
+from sphereml.lensing.patch_model import PatchModel
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra

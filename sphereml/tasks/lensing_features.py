@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from sphereml.lensing.flat_estimator import FlatEstimator
-from sphereml.lensing.flat_filters import DenseFilter, Legs, PatchModel, WienerFilter
+from sphereml.lensing.flat_filters import DenseFilter, WienerFilter
+from sphereml.lensing.patch_model import Legs, PatchModel
 
 _DENSE_SIZE = 64
 # Estimates of kappa reach up to here, or to the pixels' Nyquist multipole.

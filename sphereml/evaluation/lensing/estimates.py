@@ -10,15 +10,17 @@ as it was; what the mask took beyond that goes into its response.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
+from sphereml.errors import UserError
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair
-from sphereml.lensing.flat_filters import DenseFilter, Legs, NaiveFilter, PatchModel, WienerFilter
+from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
+from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures
 from sphereml.training.lensing_fit import build_lensing_network, predict_standardized
@@ -68,11 +70,16 @@ class NetworkEstimate:
 
     @torch.no_grad()
     def __call__(self, sample: LensingSample) -> dict[str, Maps]:
-        batch = self.task.batch(sample, self.scaling)
+        """Raises UserError when the training had diverged."""
+        asked = replace(sample, truth={name: sample.truth[name] for name in self.task.outputs})
+        batch = self.task.batch(asked, self.scaling)
         predicted = predict_standardized(self.network.to(sample.q.device), batch, self.task)
         units = torch.tensor(self.scaling.target_std, device=predicted.device)
-        images = (predicted * units).float().cpu().unbind(-1)
-        return {self.name: dict(zip(self.task.outputs, images, strict=True))}
+        images = (predicted * units).float().cpu()
+        if not images.isfinite().all():
+            what = f"{self.run.folder} predicts values that are not finite: its training diverged"
+            raise UserError(what, "train again with a lower training.learning_rate")
+        return {self.name: dict(zip(self.task.outputs, images.unbind(-1), strict=True))}
 
 
 @dataclass(frozen=True, eq=False)

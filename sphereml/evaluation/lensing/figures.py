@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.lensing.noise import GOAL
-from sphereml.evaluation.lensing.sentences import Sentences
+from sphereml.evaluation.lensing.sentences import Sentences, floats
 from sphereml.plotting import lensing as plots
 from sphereml.plotting.style import write_png
 
@@ -112,7 +112,7 @@ class LensingFigures:
         theory = self.content["theory"]
         if "N0_iterated" in theory:
             ratios["theory: N0 EB iterated over N0 EB"] = (
-                np.divide(theory["N0_iterated"], theory["N0_EB"]).tolist(),
+                floats(theory["N0_iterated"]) / floats(theory["N0_EB"]).tolist(),
                 None,
             )
         goals = [plots.Goal(GOAL, (0.3, 0.5), "the paper's 50-70 % lower")]
@@ -140,11 +140,11 @@ class LensingFigures:
 
     def _nulls(self) -> Figure:
         """Cross power over C^kk."""
-        kappa = np.array(self.content["theory"]["kappa"])
+        kappa = floats(self.content["theory"]["kappa"])
 
         def over_kappa(test: Mapping[str, Any]) -> tuple[Any, Any]:
             cross = test["cross"]
-            return (np.array(cross["value"]) / kappa).tolist(), (np.array(cross["error"]) / kappa).tolist()
+            return (floats(cross["value"]) / kappa).tolist(), (floats(cross["error"]) / kappa).tolist()
 
         skies = {
             _SKIES[sky]: {self._label(name): over_kappa(test) for name, test in tests.items()}
@@ -158,8 +158,8 @@ class LensingFigures:
         ratios = {}
         for sky, tests in self.content["nulls"].items():
             for name in shown:
-                lensed = np.array(self.content["models"][name]["noise"]["value"])
-                value, error = (np.array(tests[name]["auto"][part]) / lensed for part in ("value", "error"))
+                lensed = floats(self.content["models"][name]["noise"]["value"])
+                value, error = (floats(tests[name]["auto"][part]) / lensed for part in ("value", "error"))
                 ratios[f"{self._label(name)}, {sky}"] = (value.tolist(), error.tolist())
         return plots.ratio_curves(self._ell, ratios, "auto power / $R_L^2$ over lensed $N_L$")
 
@@ -185,10 +185,10 @@ class LensingFigures:
 
     def _seeds(self) -> Figure:
         """Maps' spread over C^kk."""
-        kappa = np.array(self.content["theory"]["kappa"])
+        kappa = floats(self.content["theory"]["kappa"])
         points = {}
         for name, spread in self.content["seeds"].items():
-            points[f"{name}: maps, power over $C_L$"] = ((np.array(spread["maps"]) / kappa).tolist(), None)
+            points[f"{name}: maps, power over $C_L$"] = ((floats(spread["maps"]) / kappa).tolist(), None)
             points[f"{name}: spectra, relative"] = (spread["relative"], None)
         return plots.power_points(self._ell, points, "spread between seeds")
 

@@ -6,7 +6,8 @@ debiased mean band powers of the test patches of a cosmology and S the covarianc
     chi^2 = (D - D_fid) [S 2/n]^-1 (D - D_fid)                                        (eq. 16)
     -2 ln L(omega_c) = (D - C(omega_c)) [S (1/n_test + 1/n_validation)]^-1 (D - C(omega_c))   (eq. 17)
 
-The second term of the covariance is the noise of the measured bias.  ``C(omega_c)`` is the mean true band power of the
+The patches of all cosmologies share their random phases, so D - D_fid scatters by less than its covariance says.  The
+second term of that of eq. 17 is the noise of the measured bias.  ``C(omega_c)`` is the mean true band power of the
 fiducial validation patches times ``C^kk(omega_c) / C^kk(fiducial)`` of CAMB: the window is in it.  Between cosmologies
 that were computed, curves are the polynomials through them.
 

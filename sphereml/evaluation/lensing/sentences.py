@@ -1,4 +1,4 @@
-"""What was measured, in words: one sentence or two a figure, from ``lensing.json``."""
+"""What was measured, in words: a line an estimator under each figure, from ``lensing.json``."""
 
 from __future__ import annotations
 
@@ -43,15 +43,18 @@ class Sentences:
 
     def noise(self) -> str:
         """Where each network's N_L is below the reference's."""
-        return " ".join(self._below(name) for name in self.networks)
+        return "\n".join(self._below(name) for name in self.networks)
 
     def _below(self, name: str) -> str:
         edges, ratio = self.content["bands"]["edges"], self.content["models"][name]["ratio"][self.reference]
-        values, errors = _floats(ratio["value"]), _floats(ratio["error"])
+        values, errors = floats(ratio["value"]), floats(ratio["error"])
         below = np.flatnonzero(values + errors < 1)
         if not len(below):
             return f"{self.label(name)}: N_L is nowhere below that of {self.label(self.reference)}."
-        spans = ", ".join(f"{edges[i]:.0f}-{edges[i + 1]:.0f} ({values[i]:.2f} ± {errors[i]:.2f})" for i in below)
+        spans = ", ".join(
+            f"{edges[run[0]]:.0f}-{edges[run[-1] + 1]:.0f} (ratio {_span(values[run])})"
+            for run in np.split(below, np.flatnonzero(np.diff(below) > 1) + 1)
+        )
         return f"{self.label(name)}: N_L is below that of {self.label(self.reference)} at L = {spans}."
 
     def ratio(self) -> str:
@@ -61,20 +64,19 @@ class Sentences:
             goals = {other: ratio["goal"] for other, ratio in self.content["models"][name]["ratio"].items()}
             found = [f"{g['value']:.2f} ± {g['error']:.2f} to {self.label(n)}" for n, g in goals.items() if g]
             parts.append(f"{self.label(name)}, mean ratio over 300 < L < 2000: " + "; ".join(found) + ".")
-        return " ".join(parts) + " Goal: at most 0.5."
+        return "\n".join(parts) + "\nGoal: at most 0.5."
 
     def spectra(self) -> str:
         parts = [self._extremes(name, "residual", "residual power over the truth's") for name in self.networks]
-        return " ".join(parts) + " Predictions are shown as they come, without R."
+        return "\n".join(parts) + "\nPredictions are shown as they come, without R."
 
     def scatter(self) -> str:
         parts = []
         for name in self.networks:
-            own, other = (_floats(self.content["models"][n]["scatter"]["value"]) for n in (name, self.reference))
+            own, other = (floats(self.content["models"][n]["scatter"]["value"]) for n in (name, self.reference))
             ratio = own / other
-            best = f"{ratio.min():.2f} to {ratio.max():.2f}"
-            parts.append(f"{self.label(name)}: {best} times the scatter of {self.label(self.reference)}.")
-        return " ".join(parts)
+            parts.append(f"{self.label(name)}: {_span(ratio)} times the scatter of {self.label(self.reference)}.")
+        return "\n".join(parts)
 
     def nulls(self) -> str:
         """chi^2 of every estimator on both skies."""
@@ -82,7 +84,7 @@ class Sentences:
         for sky, tests in self.content["nulls"].items():
             found = [f"{self.label(name)} {_spelt(test)}" for name, test in tests.items()]
             parts.append(f"chi² on {sky} skies: " + "; ".join(found) + ".")
-        return " ".join(parts)
+        return "\n".join(parts)
 
     def null_autos(self) -> str:
         return (
@@ -96,7 +98,7 @@ class Sentences:
             edges = np.array(setting["bands"]["edges"])
             inside = (edges[:-1] >= 300) & (edges[1:] <= 2000)
             for name in setting["networks"] if inside.any() else []:
-                ratio = _floats(setting["models"][name]["ratio"]["value"])[inside].mean()
+                ratio = floats(setting["models"][name]["ratio"]["value"])[inside].mean()
                 parts.append(f"{name} on {setting['degrees']:g}°: {ratio:.2f}.")
         return "Mean ratio to the quadratic estimator over 300 < L < 2000: " + " ".join(parts)
 
@@ -105,7 +107,7 @@ class Sentences:
         models = self.content["omega_c"]["models"]
         found = [self._fits(name, models[name]) for name in [*self.networks, self.reference, "truth"]]
         ways = "Dashed: debiased with the fiducial noise, as the paper does; lines: with that of each omega_c."
-        return " ".join([*found, ways, "Skies of the three cosmologies share their phases, so offsets are alike."])
+        return "\n".join([*found, ways, "Skies of the three cosmologies share their phases, so offsets are alike."])
 
     def _fits(self, name: str, found: Mapping[str, Any]) -> str:
         label = "True kappa" if name == "truth" else self.label(name)
@@ -120,13 +122,13 @@ class Sentences:
     def seeds(self) -> str:
         parts = []
         for name, spread in self.content["seeds"].items():
-            relative = 100 * _floats(spread["relative"])
+            relative = 100 * floats(spread["relative"])
             goal = self.content["models"][name]["ratio"][self.reference]["goal"]
             mean = f"; the mean's N_L ratio {goal['value']:.2f} ± {goal['error']:.2f}" if goal else ""
             share = spread["pixel"] / spread["pixel_error"]
             apart = f"spectra {relative.min():.1f}-{relative.max():.1f} % apart, pixels {share:.2f} of their error"
             parts.append(f"{name}: {apart}{mean}.")
-        return " ".join(parts)
+        return "\n".join(parts)
 
     def uncertainty(self) -> str:
         parts = [
@@ -134,14 +136,14 @@ class Sentences:
             f"{100 * part['within_2_sigma']:.1f} % within two (68.3 and 95.4 % if Gaussian)."
             for name, part in self.content["uncertainty"].items()
         ]
-        return " ".join(parts)
+        return "\n".join(parts)
 
     def maps(self) -> str:
         return "Truth, prediction and their difference on one scale; sigma from the validation patches' residuals."
 
     def _extremes(self, name: str, quantity: str, called: str) -> str:
-        values = _floats(self.content["models"][name][quantity]["value"])
-        return f"{self.label(name)}: {called} {values.min():.2f} to {values.max():.2f}."
+        values = floats(self.content["models"][name][quantity]["value"])
+        return f"{self.label(name)}: {called} {_span(values)}."
 
 
 def _spelt(test: Mapping[str, Any]) -> str:
@@ -149,5 +151,11 @@ def _spelt(test: Mapping[str, Any]) -> str:
     return f"{test['chi2']:.1f} / {test['bands']} (p = {test['probability']:.2g})"
 
 
-def _floats(values: list[float | None]) -> np.ndarray:
+def _span(values: np.ndarray) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def floats(values: list[float | None]) -> np.ndarray:
+    """An array with NaN for null."""
     return np.array([np.nan if value is None else value for value in values])

@@ -32,13 +32,13 @@ _PIXELS_AT_ONCE = 50 * 64**2
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Names to tell runs apart by: the model's, and where two share it the seed or the hash of the run."""
-    plain = [run.name for run in runs]
-    seeded = [f"{run.name}-s{run.config.training.seed}" for run in runs]
-    return [
-        name if plain.count(name) == 1 else seed if seeded.count(seed) == 1 else run.folder.name
-        for run, name, seed in zip(runs, plain, seeded, strict=True)
-    ]
+    """Names to tell runs apart by: the model's; where they share it with the patch's size or the seed, or the hash."""
+    names = [run.name for run in runs]
+    degrees = [f"{run.config.patches.size * run.config.patches.pixel_arcmin / 60:g}deg" for run in runs]
+    for more in (degrees, [f"s{run.config.training.seed}" for run in runs]):
+        alike = {name: {m for n, m in zip(names, more, strict=True) if n == name} for name in names}
+        names = [f"{n}-{m}" if len(alike[n]) > 1 else n for n, m in zip(names, more, strict=True)]
+    return [run.folder.name if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
 
 
 def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
