@@ -178,3 +178,18 @@ def test_skies_are_split_in_order():
     assert [list(split[part]) for part in ("train", "validation", "test")] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
     with pytest.raises(UserError, match="each part needs a sky"):
         sky_split(replace(config, lensing=replace(config.lensing, skies=5)))
+
+
+def test_finished_runs_are_compared_and_nothing_else(place, capsys):
+    """`compare` writes the study of lensing runs; what is done with full-sky maps alone is refused in one line."""
+    words = [*QUICK, f"output={place / 'finished'}", "evaluation.patches=12"]
+    assert main(["train", "experiment=lensing_quick", *words]) == 0
+    folder = place / "finished" / "lensing_quick"
+    assert main(["compare", str(folder)]) == 0
+    assert {"lensing.json", "kappa_maps.npz", "report.html"} <= {path.name for path in folder.iterdir()}
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0 and (folder / "report.html").is_file()
+    capsys.readouterr()
+    assert main(["predict", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "lensing" in error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_lensing import with_toy_spectra
 
 from sphereml.cli.main import main
 from sphereml.templates.products import write_mask, write_template
@@ -59,6 +60,14 @@ def test_real_sky_commands(monkeypatch, tmp_path):
     assert sorted(path.stem for path in (study / "templates").glob("*.fits")) == sorted(
         path.name.rsplit("-", 1)[0] for path in study.glob("*-*") if path.is_dir()
     )
+
+
+def test_study_command(monkeypatch, tmp_path):
+    with_toy_spectra(monkeypatch)
+    (words,) = commands("study")
+    assert main([*words, *SHORT, "lensing.spectra_lmax=3000", "--skip", "nulls", "omega_c"]) == 0
+    study = tmp_path / "runs" / "lensing_quick"
+    assert (study / "report.html").is_file() and (study / "lensing.json").is_file()
 
 
 def test_marginalize_command():

@@ -14,22 +14,25 @@ Conventions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
 
 @dataclass(frozen=True, eq=False)
-class _Tables:
+class _Tables(Generic[Array]):
     """``lx, ly, ell, cos 2phi, sin 2phi``, each ``(size, size // 2 + 1)``."""
 
-    lx: torch.Tensor
-    ly: torch.Tensor
-    ell: torch.Tensor
-    cosine: torch.Tensor
-    sine: torch.Tensor
+    lx: Array
+    ly: Array
+    ell: Array
+    cosine: Array
+    sine: Array
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class FlatSky:
 
     def weights(self, curve: np.ndarray, like: torch.Tensor, beyond: float = 0.0) -> torch.Tensor:
         """A curve over ell = 0, 1, ... read at every mode's ``|l| - 1/2``; ``beyond`` the curve's end."""
-        ell = self._tables(like).ell.cpu().numpy() - 0.5
+        ell = _wave_vectors(self.size, self.step).ell - 0.5
         values = np.interp(ell, np.arange(len(curve)), curve, right=beyond)
         return torch.from_numpy(values).to(device=like.device, dtype=_real(like.dtype))
 
@@ -92,7 +95,7 @@ class FlatSky:
         scale[0, 0] = 0
         return modes * scale
 
-    def _tables(self, like: torch.Tensor) -> _Tables:
+    def _tables(self, like: torch.Tensor) -> _Tables[torch.Tensor]:
         return _tables(self.size, self.step, _real(like.dtype), like.device)
 
 
@@ -101,12 +104,16 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 
 @lru_cache(maxsize=16)
-def _tables(size: int, step: float, dtype: torch.dtype, device: torch.device) -> _Tables:
+def _wave_vectors(size: int, step: float) -> _Tables[np.ndarray]:
     ly, lx = np.meshgrid(np.fft.fftfreq(size), np.fft.rfftfreq(size), indexing="ij")
     nyquist = (np.abs(ly) == 0.5) | (np.abs(lx) == 0.5)
     phi = np.where(nyquist, 0.0, np.arctan2(ly, lx))
     unit = 2 * np.pi / step
-    ell = unit * np.hypot(lx, ly)
-    lx, ly = (np.where(nyquist, 0.0, unit * axis) for axis in (lx, ly))
-    arrays = (lx, ly, ell, np.cos(2 * phi), np.sin(2 * phi))
-    return _Tables(*(torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype) for array in arrays))
+    along_x, along_y = (np.where(nyquist, 0.0, unit * axis) for axis in (lx, ly))
+    return _Tables(along_x, along_y, unit * np.hypot(lx, ly), np.cos(2 * phi), np.sin(2 * phi))
+
+
+@lru_cache(maxsize=16)
+def _tables(size: int, step: float, dtype: torch.dtype, device: torch.device) -> _Tables[torch.Tensor]:
+    exact = _wave_vectors(size, step)
+    return _Tables(*(torch.from_numpy(getattr(exact, part.name)).to(device, dtype) for part in fields(_Tables)))

@@ -93,6 +93,11 @@ class PatchModel:
     def support(self) -> torch.Tensor:
         return self.mask > _LEAST_MASK
 
+    @cached_property
+    def inverse_mask(self) -> torch.Tensor:
+        """What undoes the taper; zero outside the support."""
+        return torch.where(self.support, 1 / self.mask.clamp_min(_LEAST_MASK), 0.0)
+
     @property
     def variance(self) -> float:
         """Noise variance of one pixel of Q, uK^2."""
@@ -115,9 +120,8 @@ class PatchModel:
         sky, size = FlatSky(self.period, self.patch.pixel_arcmin), self.patch.size
         like = torch.empty(0, dtype=torch.float64)
         powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
-        everywhere = sky.to_images(
-            diagonal_in_eb(sky, *(sky.weights(power * self.beam**2, like) for power in powers)) + 0j
-        )
+        modes = diagonal_in_eb(sky, *(sky.weights(power * self.beam**2, like) for power in powers))
+        everywhere = sky.to_images(modes + 0j)
         lags = torch.cat([torch.arange(size), torch.zeros(1, dtype=torch.long), torch.arange(1 - size, 0)])
         chosen = everywhere[:, lags % self.period][..., lags % self.period]
         chosen[:, size, :] = chosen[:, :, size] = 0  # no two pixels are so far apart
@@ -133,8 +137,7 @@ class PatchModel:
 
     def untapered(self, q: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Data ``(batch, 2, size, size)`` without the taper; zero where the mask leaves nothing."""
-        inverse = torch.where(self.support, 1 / self.mask.clamp_min(_LEAST_MASK), 0.0).to(q)
-        return torch.stack([q, u], dim=1) * inverse
+        return torch.stack([q, u], dim=1) * self.inverse_mask.to(q)
 
     def legs(self, weighted: torch.Tensor) -> Legs:
         """Legs on the padded grid from ``C^-1 d``, ``(batch, 2, size, size)``."""

@@ -31,6 +31,11 @@ _DENSE_SIZE = 64
 LMAX_KAPPA = 3000
 
 
+def fair_filter(model: PatchModel) -> DenseFilter | WienerFilter:
+    """The filter that leaks nothing: as a matrix where that fits in memory, else by iterations."""
+    return DenseFilter(model) if model.patch.size <= _DENSE_SIZE else WienerFilter(model)
+
+
 class Features(Protocol):
     """From observed Q and U to ``(features, base)``."""
 
@@ -72,7 +77,7 @@ class EstimatorFeatures:
 
     @cached_property
     def filter(self) -> DenseFilter | WienerFilter:
-        return DenseFilter(self.model) if self.model.patch.size <= _DENSE_SIZE else WienerFilter(self.model)
+        return fair_filter(self.model)
 
     @cached_property
     def estimator(self) -> FlatEstimator:

@@ -22,13 +22,11 @@ from sphereml.lensing.flat_estimator import FlatEstimator, Pair
 from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
 from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
-from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures
+from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures, fair_filter
 from sphereml.training.lensing_fit import build_lensing_network, predict_standardized
 from sphereml.training.runs import Run
 
 Maps = Mapping[str, torch.Tensor]
-# Up to here the covariance of a patch fits in memory.
-_DENSE_SIZE = 64
 _PAIRS: dict[str, Pair] = {"qe_naive": "EB", "qe_eb": "EB", "qe_mv": "MV"}
 
 
@@ -111,10 +109,8 @@ class QuadraticEstimate:
         """That of the network's features where it is the same one."""
         if self.kind == "naive":
             return NaiveFilter(self.model)
-        if self.model.patch.size > _DENSE_SIZE:
-            return WienerFilter(self.model)
         features = self.task.features
-        return features.filter if isinstance(features, EstimatorFeatures) else DenseFilter(self.model)
+        return features.filter if isinstance(features, EstimatorFeatures) else fair_filter(self.model)
 
     @cached_property
     def estimators(self) -> dict[str, FlatEstimator]:
@@ -128,7 +124,7 @@ class QuadraticEstimate:
         legs = self.filter(sample.q, sample.u)
         images = {name: estimator.image(legs) for name, estimator in self.estimators.items()}
         if self.kind == "naive":
-            undone = torch.where(self.model.support, 1 / self.model.mask.clamp_min(1e-3), 0.0).to(sample.q)
+            undone = self.model.inverse_mask.to(sample.q)
             return {name: {"kappa": (image * undone).float().cpu()} for name, image in images.items()}
         e = _filtered_e(legs)
         return {name: {"kappa": image.float().cpu(), "e": e} for name, image in images.items()}
