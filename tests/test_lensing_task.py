@@ -38,7 +38,7 @@ def task_of(*overrides: str) -> LensingTask:
 
 def test_a_patch_is_observed_with_beam_noise_and_mask():
     """A plane wave loses what the beam takes; noise has its variance; the mask multiplies both."""
-    task = task_of("lensing.taper=0", "lensing.beam=10", "lensing.noise=0", "lensing.outputs=[kappa]")
+    task = task_of("lensing.taper=0", "lensing.beam=10", "lensing.noise=0", "model.form=plain")
     size, k = task.patch.size, 4
     wave = torch.cos(2 * np.pi * k * torch.arange(size) / size).expand(1, size, size).contiguous()
     zero = torch.zeros_like(wave)
@@ -151,6 +151,9 @@ def test_train_on_the_command_line(place, capsys):
         (["lensing.lmax_eb=9000"], "lmax_eb"),
         (["lensing.outputs=[]"], "lensing.outputs"),
         (["lensing.outputs=[t]"], "lensing.outputs"),
+        (["lensing.outputs=[kappa,kappa]"], "each once"),
+        (["lensing.noise=0"], "model.form=plain"),
+        (["lensing.simulator=curved", "lensing.lmax=1000"], "raise lensing.lmax"),
         (["patches.size=34", "model.depth=1"], None),
         (["patches.size=33", "model.depth=0"], "even"),
         (["model=unet_sphere"], "flat patches"),

@@ -1,8 +1,8 @@
 """How fast a lensing network trains: patches a second, and the share of a card's peak that the network's sums reach.
 
 A step draws fresh patches by FFTs, observes them, makes features, and goes forward and backward, as the training does;
-the spectra are a formula's.  Operations are those of the convolutions, counted by torch; peaks are the makers' figures
-for dense products.  A CPU's peak is not stated.
+the spectra are a formula's.  Operations are those of convolutions and matrix products, counted by torch; peaks are the
+maker's figures for dense products of the SXM cards.  A CPU's peak is not stated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sphereml.training.lensing_fit import (
     build_lensing_network,
     predict_standardized,
 )
-from sphereml.training.optimization import Regression
+from sphereml.training.optimization import Regression, allow_tf32
 
 # 1e12 dense operations a second (NVIDIA's data sheets).
 _PEAKS = {
@@ -68,7 +68,7 @@ class TrainingBenchmark:
         }
 
     def _timed(self, step: _Step, precision: str, device: str) -> dict[str, Any]:
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        allow_tf32(precision == "tf32")
         step(precision)
         drawn, whole = zip(*(step(precision) for _ in range(self.runs)), strict=True)
         seconds = median(whole)

@@ -56,6 +56,10 @@ def run(options: argparse.Namespace) -> None:
 
     runs = open_runs(options)
     if runs[0].config.task == "lensing":
+        if options.data:
+            raise UserError("--data is a folder of maps, and lensing has none", "leave it out")
+        for found in runs:
+            found.config.data.stores = options.stores or found.config.data.stores
         study_runs(runs, study_folder(options.out or str(runs[0].folder.parent), runs[0].config))
         return
     study = open_study(runs, options)

@@ -114,7 +114,10 @@ class BandsConfig:
 
 @dataclass
 class PatchConfig:
-    """Gnomonic patches: ``size`` x ``size`` pixels of ``pixel_arcmin``, masked by a share ``max_masked`` at most."""
+    """Patches of ``size`` x ``size`` pixels of ``pixel_arcmin``, masked by a share ``max_masked`` at most.
+
+    Gnomonic, but those of lensing, which are Lambert's and whose mask is ``lensing.taper``.
+    """
 
     size: int = 64
     pixel_arcmin: float = 23.4
@@ -125,9 +128,10 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the closed-form
-    baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a gain on a first
-    guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``).
+    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
+    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
+    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
+    ``sphereml.tasks.lensing_features``).
     """
 
     name: str = "unet_sphere"

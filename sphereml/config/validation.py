@@ -66,7 +66,7 @@ _NOT_NEGATIVE = [
     "split.centre_margin",
 ]
 # A seed shifted by 32 bits and added to a step still fits torch's 64.
-_SEEDS = ("data.galaxy.seed", "training.seed", "evaluation.seed")
+_SEEDS = ("data.galaxy.seed", "training.seed", "evaluation.seed", "lensing.seed")
 # They become names of files and folders.
 _NAMES = ("name", "data.name", "split.name", "model.name")
 _FOLDERS = ("output", "data.stores")
@@ -186,8 +186,15 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
         what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
-    if not lensing.outputs or not set(lensing.outputs) <= {"e", "kappa", "q", "u"}:
-        yield UserError(f"lensing.outputs={lensing.outputs}", "choose from e, kappa, q, u")
+    if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
+        what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
+        yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")
+    chosen = lensing.outputs
+    if not chosen or not set(chosen) <= {"e", "kappa", "q", "u"} or len(set(chosen)) < len(chosen):
+        yield UserError(f"lensing.outputs={chosen}", "choose from e, kappa, q, u, each once")
+    if lensing.noise == 0 and model.form == "physical":
+        what = "lensing.noise=0 with model.form=physical: without noise a patch's covariance has no inverse"
+        yield UserError(what, "give a small noise, e.g. 0.1 uK-arcmin, or choose model.form=plain")
     if config.patches.size % 2:
         yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
     if model.arch not in ("unet", "resunet") or model.domain != "flat":

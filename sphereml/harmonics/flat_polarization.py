@@ -83,17 +83,16 @@ class FlatSky:
 
     def weights(self, curve: np.ndarray, like: torch.Tensor, beyond: float = 0.0) -> torch.Tensor:
         """A curve over ell = 0, 1, ... read at every mode's ``|l| - 1/2``; ``beyond`` the curve's end."""
-        ell = _wave_vectors(self.size, self.step).ell - 0.5
-        values = np.interp(ell, np.arange(len(curve)), curve, right=beyond)
-        return torch.from_numpy(values).to(device=like.device, dtype=_real(like.dtype))
+        place = (_real(like.dtype), like.device)
+        return _weights(self.size, self.step, np.asarray(curve, np.float64).tobytes(), beyond, *place)
 
     def draw(self, spectrum: np.ndarray, batch: int, generator: torch.Generator) -> torch.Tensor:
         """Modes of ``batch`` Gaussian fields with this C_ell, complex64 on the generator's device; the mean is 0."""
         noise = torch.randn(batch, self.size, self.size, generator=generator, device=generator.device)
         modes = torch.fft.rfft2(noise) / self.size
-        scale = self.weights(np.sqrt(spectrum * self.area), modes)
-        scale[0, 0] = 0
-        return modes * scale
+        modes = modes * self.weights(np.sqrt(spectrum * self.area), modes)
+        modes[..., 0, 0] = 0
+        return modes
 
     def _tables(self, like: torch.Tensor) -> _Tables[torch.Tensor]:
         return _tables(self.size, self.step, _real(like.dtype), like.device)
@@ -111,6 +110,16 @@ def _wave_vectors(size: int, step: float) -> _Tables[np.ndarray]:
     unit = 2 * np.pi / step
     along_x, along_y = (np.where(nyquist, 0.0, unit * axis) for axis in (lx, ly))
     return _Tables(along_x, along_y, unit * np.hypot(lx, ly), np.cos(2 * phi), np.sin(2 * phi))
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    size: int, step: float, curve: bytes, beyond: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Read once: a training asks for the same few curves at every step."""
+    values = np.frombuffer(curve)
+    ell = _wave_vectors(size, step).ell - 0.5
+    return torch.from_numpy(np.interp(ell, np.arange(len(values)), values, right=beyond)).to(device, dtype)
 
 
 @lru_cache(maxsize=16)

@@ -128,6 +128,11 @@ class PatchModel:
         return chosen
 
     @cached_property
+    def signal_on_padded(self) -> torch.Tensor:
+        """Modes of :attr:`covariance`, float64 ``(3, 2n, n + 1)``."""
+        return torch.fft.rfft2(self.covariance).real
+
+    @cached_property
     def inverse_on_padded(self) -> torch.Tensor:
         """QQ, QU, UU of ``(S + N)^-1`` at every mode of the padded periodic sky, float64: the preconditioner."""
         sky, like = self.padded, torch.empty(0, dtype=torch.float64)

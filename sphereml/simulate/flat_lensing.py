@@ -7,13 +7,15 @@ A periodic sky is drawn that is at least twice as wide as a patch and, so that n
 lensed B, at least ten degrees; patches side by side, none of them periodic, are cut from it.  Q and U are read at the
 deflected positions from cubic B-splines on a grid of half the pixel, whose coefficients are made in Fourier space.
 Nothing is expanded in the deflection.  With pixels of 2.34 arcmin EE and kappa agree with CAMB to 1 % and BB to 2 % up
-to ell = 3000; above it power from beyond the pixels' Nyquist multipole is aliased, as in any sampled sky.
+to ell = 3000; above some two thirds of the pixels' Nyquist multipole power from beyond it is aliased, as in any sampled
+sky (BB 1.03 x CAMB's at 3000-4000; with pixels of 4.7 arcmin 1.08 x at 1500-1900).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -132,10 +134,15 @@ def _spline_coefficients(modes: torch.Tensor, sky: FlatSky) -> torch.Tensor:
     # The Nyquist row and column, which stand for both signs, are left out.
     wide[..., :half, :half] = modes[..., :half, :half]
     wide[..., 1 - half :, :half] = modes[..., 1 - half :, :half]
-    frequency = [2 * np.pi * axis for axis in (np.fft.fftfreq(fine)[:, None], np.fft.rfftfreq(fine)[None, :])]
-    transfer = (2 + np.cos(frequency[0])) * (2 + np.cos(frequency[1])) / 9
-    inverse = torch.from_numpy(_OVERSAMPLING**2 / sky.step**2 / transfer).to(modes.device, modes.real.dtype)
+    inverse = _inverse_transfer(fine, modes.real.dtype, modes.device) * (_OVERSAMPLING / sky.step) ** 2
     return torch.fft.irfft2(wide * inverse, s=(fine, fine))
+
+
+@lru_cache(maxsize=4)
+def _inverse_transfer(fine: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """What makes coefficients of cubic B-splines of samples, mode by mode."""
+    along, across = (2 + np.cos(2 * np.pi * axis) for axis in (np.fft.fftfreq(fine), np.fft.rfftfreq(fine)))
+    return torch.from_numpy(9 / (along[:, None] * across)).to(device, dtype)
 
 
 def _read_spline(coefficients: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:

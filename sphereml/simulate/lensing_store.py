@@ -196,7 +196,10 @@ class LensingStore:
         """Raises UserError: no such folder, or none of ours, or of another version."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise UserError(f"there are no lensing simulations {folder}", "make them with `sphereml simulate lensing`")
+            raise UserError(
+                f"there are no lensing simulations {folder}",
+                "make them: `sphereml simulate lensing` with the same experiment and settings",
+            )
         try:
             description = json.loads((folder / _CAMPAIGN).read_text())
             kind, made = description["format"], description["format_version"]
@@ -224,7 +227,7 @@ class LensingStore:
             shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
             raise UserError(
                 f"{len(missing)} of {len(skies)} skies are missing in {self.folder} ({shown})",
-                "simulate them: `sphereml simulate lensing` with the same settings",
+                "simulate them: `sphereml simulate lensing` with the same experiment and settings",
             )
 
     @property

@@ -9,8 +9,8 @@ Conventions: observed Q and U are ``(batch, n, n)`` under the mask; features ``(
   divergences but is slow to learn products and filters of the whole patch.  So its features are the Wiener-filtered E
   with its Q and U, the inverse-variance filtered Q and U, the two components of the product, and the minimum-variance
   (EB and EE) estimate of kappa, Wiener-filtered.  The last and the filtered E are also the base: a network that has
-  learnt nothing gives back the estimator.  The filter is the inverse of the patch's own covariance, so that neither
-  the taper nor the edge leaks E into B: a matrix for patches of up to 64 pixels a side, iterations for larger ones.
+  learnt nothing gives back the estimator.  The filter is the inverse of the patch's own covariance, so that taper and
+  edge leak hardly any E into B: a matrix for patches of up to 64 pixels a side, iterations for larger ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LMAX_KAPPA = 3000
 
 
 def fair_filter(model: PatchModel) -> DenseFilter | WienerFilter:
-    """The filter that leaks nothing: as a matrix where that fits in memory, else by iterations."""
+    """The filter that knows the patch's edges: as a matrix where that fits in memory, else by iterations."""
     return DenseFilter(model) if model.patch.size <= _DENSE_SIZE else WienerFilter(model)
 
 

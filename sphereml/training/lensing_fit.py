@@ -1,7 +1,7 @@
 """Train a network on lensed patches: fresh ones every step, with fresh noise, drawn on the device that trains.
 
-A batch is a seed, a function of (training seed, stream, epoch, index); patches, noise and features are made from it
-on the network's device, so no data cross to the card.
+A batch is a seed, a function of (training seed, stream, epoch, index); noise and features are made from it on the
+network's device, and so are the patches of the flat simulator; those of stored skies are gathered on the host.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def predict_standardized(network: nn.Module, batch: LensingBatch, task: LensingT
 
 @dataclass(frozen=True, eq=False)
 class PatchLoss:
-    """``mean w^2 (p - t)^2 / mean w^2``, in pixels, or over Fourier modes with each divided by the target's power.
+    """``mean w^2 (p - t)^2 / mean w^2``, in pixels, or over Fourier modes with each divided by the target's power, or
+    by a thousandth of the largest power where that is more.
 
     ``power`` ``(n, n // 2 + 1, O)``: of the standardized target in units of white pixels, for the second form.
     """
@@ -126,7 +127,7 @@ class PatchLoss:
             return error.square().mean() / weight.square().mean()
         power = self.power.to(error)
         modes = torch.fft.rfft2(error, dim=(1, 2), norm="ortho")
-        relative = (modes.real.square() + modes.imag.square()) / power.clamp_min(1e-3 * float(power.max()))
+        relative = (modes.real.square() + modes.imag.square()) / torch.maximum(power, 1e-3 * power.amax((0, 1)))
         return relative.mean() / weight.square().mean()
 
 
@@ -134,6 +135,14 @@ def build_lensing_network(config: ExperimentConfig, task: LensingTask) -> Networ
     """The network of a configuration, its weights drawn from the training seed."""
     torch.manual_seed(config.training.seed)
     return build(config.model, task.domain, task.features.count, len(task.outputs))
+
+
+def _scaling(run: Run, train: Sampler) -> LensingScaling:
+    """Of the run's first start: another machine would round it differently."""
+    if not run.scaling_path.is_file():
+        sample = train.draw(batch_seed(run.config.training.seed, _SCALING), _SCALING_PATCHES)
+        run.write_scaling(train.task.fit_scaling(sample).to_json())
+    return LensingScaling.from_json(run.scaling())
 
 
 def fit_lensing(config: ExperimentConfig, options: FitOptions) -> Run:
@@ -151,7 +160,7 @@ def fit_lensing(config: ExperimentConfig, options: FitOptions) -> Run:
 
         training = config.training
         torch.set_num_threads(training.threads or torch.get_num_threads())
-        scaling = task.fit_scaling(train.draw(batch_seed(training.seed, _SCALING), _SCALING_PATCHES))
+        scaling = _scaling(run, train)
         network = build_lensing_network(config, task)
         facts = train_network(
             run,

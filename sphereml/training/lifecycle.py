@@ -23,6 +23,10 @@ class FitOptions:
     say: Callable[[str], None] = print
 
 
+class Diverged(UserError):
+    """A training whose loss or weights are no longer finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """What a finished training leaves: tensors for the weights file, scaling for the JSON beside it, manifest facts."""
@@ -58,9 +62,12 @@ def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Calla
 
     try:
         fitted = fit(run)
-    except UserError:
-        if fresh:  # what could never start leaves nothing behind
+    except UserError as error:
+        # What could never start leaves nothing behind, nor does what no resuming can save.
+        if fresh and (isinstance(error, Diverged) or not run.checkpoints.exists()):
             shutil.rmtree(run.folder)
+        else:
+            run.update(seconds_train=spent())
         raise
     except BaseException:
         run.update(seconds_train=spent())

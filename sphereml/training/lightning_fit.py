@@ -17,8 +17,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
-from sphereml.errors import UserError
-from sphereml.training.optimization import Regression
+from sphereml.training.lifecycle import Diverged
+from sphereml.training.optimization import Regression, allow_tf32
 from sphereml.training.runs import Run
 
 
@@ -76,7 +76,7 @@ def train_network(
     """
     quieten_lightning()
     config = run.config.training
-    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    allow_tf32(config.precision == "tf32")
     checkpoint = ModelCheckpoint(
         run.checkpoints,
         filename="best",
@@ -113,7 +113,7 @@ def train_network(
             ckpt_path=str(last) if last.is_file() else None,
             weights_only=False,
         )
-    diverged = UserError(f"the training of {run.name} diverged", "lower training.learning_rate")
+    diverged = Diverged(f"the training of {run.name} diverged", "lower training.learning_rate")
     if not checkpoint.best_model_path:  # no epoch had a finite validation loss
         raise diverged
     state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")

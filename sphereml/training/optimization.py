@@ -17,6 +17,12 @@ from torch.optim.swa_utils import AveragedModel
 from sphereml.config.schema import TrainingConfig
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether products and convolutions of float32 may be rounded to TF32 on a card that can."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 class Regression(lightning.LightningModule):
     """What every task's training step inherits.
 
@@ -62,10 +68,12 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> dict[
     """``step``: a tenth every ``decay_every`` epochs; ``plateau``: half after ``decay_every`` epochs without a better
     validation loss; ``cosine``: a rise over the first twentieth, then down to zero."""
     if config.schedule == "plateau":
-        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=config.decay_every)
+        # torch counts the epochs that it still lets pass.
+        plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=config.decay_every - 1)
         return {"scheduler": plateau, "monitor": "val_loss"}
     if config.schedule == "cosine":
         steps = config.epochs * config.steps_per_epoch
-        cosine = lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=0.05, cycle_momentum=False)
+        rise = max(0.05, 2 / steps)  # a rise of a single step divides by zero
+        cosine = lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=rise, cycle_momentum=False)
         return {"scheduler": cosine, "interval": "step"}
     return {"scheduler": lr_scheduler.StepLR(optimizer, step_size=config.decay_every, gamma=0.1)}

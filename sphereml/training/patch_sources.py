@@ -6,9 +6,9 @@ campaign of n skies the last ``test_skies`` test, the ``validation_skies`` befor
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -41,9 +41,13 @@ class StoredPatches:
     @cached_property
     def patches(self) -> LensedPatches:
         """All of them, one sky after the other, on the CPU."""
-        names = ("q", "u", "q_unlensed", "u_unlensed", "e", "kappa")
-        skies = [self.store.sky(sky, names) for sky in self.skies]
-        return LensedPatches(*(torch.from_numpy(np.concatenate([sky[name] for sky in skies])) for name in names))
+        names = [field.name for field in fields(LensedPatches)]
+        each, size = self.store.description["patches_per_sky"], self.store.patch.size
+        held = {name: np.empty((len(self.skies) * each, size, size), np.float32) for name in names}
+        for number, sky in enumerate(self.skies):
+            for name, images in self.store.sky(sky, names).items():
+                held[name][number * each : (number + 1) * each] = images
+        return LensedPatches(*(torch.from_numpy(held[name]) for name in names))
 
     @property
     def groups(self) -> np.ndarray:
@@ -97,6 +101,7 @@ def sky_split(config: ExperimentConfig) -> dict[Part, range]:
 
 def provenance(config: ExperimentConfig) -> dict[str, Any]:
     """What the patches are made from; JSON values."""
-    cosmology = json.dumps(asdict(config.lensing.cosmology), sort_keys=True)
-    return {"kind": f"lensing, {config.lensing.simulator}", "code": __version__, "files": cosmology,
-            "seed": config.lensing.seed}  # fmt: skip
+    curved = config.lensing.simulator == "curved"
+    campaign = campaign_folder(config.lensing, config.patches, "").name if curved else f"camb {version('camb')}"
+    kind = f"lensing, {config.lensing.simulator}"
+    return {"kind": kind, "code": __version__, "files": campaign, "seed": config.lensing.seed}

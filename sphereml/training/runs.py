@@ -119,9 +119,12 @@ class Run:
         temporary = self.weights_path.with_suffix(".part")
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
         temporary.replace(self.weights_path)
-        _write(self.scaling_path, json.dumps(scaling, indent=1))
+        self.write_scaling(scaling)
         hashes = {"weights_sha256": file_sha256(self.weights_path), "scaling_sha256": file_sha256(self.scaling_path)}
         self.update(**hashes, **facts, complete=True)
+
+    def write_scaling(self, scaling: dict[str, Any]) -> None:
+        _write(self.scaling_path, json.dumps(scaling, indent=1))
 
     def update(self, **facts: Any) -> None:
         _write(self.folder / "manifest.json", json.dumps(self.manifest() | facts, indent=1, sort_keys=True))
