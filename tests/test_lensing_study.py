@@ -17,17 +17,19 @@ from scipy import stats
 from sphereml.cli import study as verb
 from sphereml.config.compose import compose
 from sphereml.errors import UserError
-from sphereml.evaluation.lensing import results, study
+from sphereml.evaluation.lensing import entries, results, study
 from sphereml.evaluation.lensing.chi_square import Covariance
-from sphereml.evaluation.lensing.matter_density import Curve, DensityFit
+from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Posterior
 from sphereml.evaluation.lensing.noise import Judged, band_edges, goal_ratio, noise, noise_ratio, patch_bands
+from sphereml.evaluation.lensing.nulls import null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets
 from sphereml.evaluation.lensing.seeds import same_but_seed, seed_spread
 from sphereml.evaluation.lensing.study import run_names, settings_of
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, check_calibration, edge_distance
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.iterated import first_order_bb
+from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
+from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.patch_spectra import Bands, PatchPowers
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.cmb import PLANCK_2013, Cosmology
@@ -159,10 +161,64 @@ def test_the_likelihood_finds_omega_c_once_the_noise_bias_follows_it():
     for omega in omegas:
         corrected = fit.corrected(omega)
         assert abs(corrected.mean - omega) < 4 * corrected.deviation < 0.003
-    # The noise's excess passes for signal.
-    assert abs(fit.fixed(0.1085).mean - 0.1085) > 5 * fit.fixed(0.1085).deviation
-    assert fit.shift(0.1285).probability < 1e-6
-    assert json.loads(json.dumps(fit.to_json()))["0.1185"]["corrected"]["sigma"] > 0
+    # The noise's excess passes for signal, and takes the likelihood over the edge of the grid.
+    biased = fit.fixed(0.1085)
+    assert biased.mean is None and biased.lower is None and biased.upper < 0.1085
+    entry = json.loads(json.dumps(fit.to_json()))
+    assert entry["0.1185"]["corrected"]["sigma"] > 0 and not entry["0.1085"]["fixed"]["bounded"]
+    assert fit.grid[[0, -1]] == pytest.approx([0.1035, 0.1335])
+
+
+def test_a_likelihood_is_a_mean_a_limit_or_nothing():
+    grid = np.linspace(-1, 1, 401)
+    inside, cut, flat = (
+        Posterior.of(grid, ((grid - mean) / sigma) ** 2) for mean, sigma in ((0.1, 0.1), (1, 0.2), (0, 9))
+    )
+    assert (inside.mean, inside.deviation) == pytest.approx((0.1, 0.1), abs=1e-3) and inside.lower is None
+    assert cut.mean is None and cut.upper is None and cut.lower == pytest.approx(1 - 1.96 * 0.2, abs=0.01)
+    assert flat == replace(flat, mean=None, deviation=None, lower=None, upper=None)
+
+
+def test_the_paired_shift_of_skies_that_share_their_phases_is_sharper_and_has_a_probability():
+    omegas, phases = (0.1085, 0.1185, 0.1285), 300
+
+    def powers(seed: int, moved: float) -> dict[float, PatchPowers]:
+        """``moved`` (over and above the phases' noise) at the two omega_c that are not fiducial."""
+        found = {omega: toy_powers(0.1185, phases, np.random.default_rng(seed)) for omega in omegas}
+        own = np.random.default_rng(seed + 500)
+        return {
+            omega: replace(
+                part, auto=part.auto * (1 + (omega != 0.1185) * (moved + 0.01 * own.normal(size=(phases, 4))))
+            )
+            for omega, part in found.items()
+        }
+
+    theory = {omega: np.full(4, omega) for omega in (0.0985, *omegas, 0.1385)}
+    fits = [DensityFit(powers(1, 0), powers(seed, 0), theory, 0.1185) for seed in range(2, 82)]
+    assert max(fit.shift(0.1285).value for fit in fits) < 1 and fits[0].shift(0.1285).probability is None
+    assert stats.kstest([fit.paired_shift(0.1285).probability for fit in fits], "uniform").pvalue > 1e-3
+    found = DensityFit(powers(1, 0), powers(2, 0.005), theory, 0.1185)
+    assert found.paired_shift(0.1285).probability < 1e-6
+
+
+def test_null_errors_are_of_skies_and_without_enough_of_them_chi_square_has_no_probability():
+    judged = measured(0.5, 0.25, count=40)
+    copies = replace(judged.test, cross=np.tile(judged.test.cross, (3, 1)), auto=np.tile(judged.test.auto, (3, 1)))
+    once, thrice = null_test(judged.test, judged, np.arange(40)), null_test(copies, judged, np.tile(np.arange(40), 3))
+    np.testing.assert_allclose(thrice.cross.error, once.cross.error)
+    assert thrice.chi_square.value == pytest.approx(once.chi_square.value)
+    few = null_test(judged.test, judged, np.arange(40) // 10)
+    assert few.chi_square.probability is None and once.chi_square.probability is not None
+
+
+@pytest.mark.parametrize(("count", "alone"), [(400, False), (200, True)])
+def test_patches_of_a_drawn_sky_are_one_group_where_there_are_skies_enough(runs: list[Run], count: int, alone: bool):
+    """16 of 2.5 degrees on each."""
+    patches = replace(PatchSets(LensingTask.of(runs[0].config), batch=32).drawn("test"), count=count)
+    groups = patches.groups
+    assert (np.unique(groups, return_counts=True)[1].max() == 1) == alone and len(groups) == count
+    if not alone:
+        assert len(np.unique(groups[:32])) == 2 and groups[31] != groups[32]
 
 
 def residual_patches(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -268,6 +324,18 @@ def test_the_verb_reuses_finished_runs_and_skips(runs: list[Run], tmp_path: Path
     assert any("of one size" in note for note in content["notes"])
 
 
+def test_the_iterated_noise_falls_back_to_the_convention_that_holds_and_names_it(monkeypatch: pytest.MonkeyPatch):
+    def settles(model: object, iteration: Iteration) -> IteratedNoise:
+        if iteration.e_filter == "lensed" or not model:
+            raise UserError("delensing would remove more B at ell=310 than there is", "raise the noise")
+        return IteratedNoise(np.ones(3), np.ones(3), 1)
+
+    monkeypatch.setattr(entries, "iterate_eb", settles)
+    curve, convention = entries._iterated(cast(NoiseModel, "model"))
+    assert curve is not None and convention == "residual ratio, E filter unlensed"
+    assert entries._iterated(cast(NoiseModel, "")) == (None, "delensing would remove more B at ell=310 than there is")
+
+
 def test_runs_are_named_and_grouped(runs: list[Run]):
     assert run_names(runs) == ["resunet_small-s1", "resunet_small-s2"] and len(settings_of(runs)) == 1
     assert same_but_seed(runs) == [runs]
@@ -285,6 +353,17 @@ def test_runs_without_kappa_and_too_few_patches_are_refused(runs: list[Run]):
     few = Run(runs[0].folder, replace(config, evaluation=replace(config.evaluation, patches=6)))
     with pytest.raises(UserError, match=r"raise evaluation\.patches"):
         results.measure_runs([few], lambda line: None)
+    curved = replace(config, lensing=replace(config.lensing, simulator="curved", test_skies=1))
+    with pytest.raises(UserError, match=r"raise lensing\.test_skies"):
+        results.refuse_few(curved)
+
+
+def test_too_few_patches_are_refused_before_anything_is_trained(tmp_path: Path):
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    with pytest.raises(UserError, match=r"raise evaluation\.patches"):
+        verb.run(parser.parse_args(["lensing", *WORDS, "evaluation.patches=6", f"output={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_bands_of_an_experiment_end_where_its_spectra_do(runs: list[Run]):

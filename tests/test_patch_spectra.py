@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import numpy as np
@@ -12,7 +11,15 @@ import torch
 from sphereml.errors import UserError
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.patch_spectra import Bands, PatchPowers, compare_noise, summarize
+from sphereml.lensing.patch_spectra import (
+    Bands,
+    PatchPowers,
+    correlation_of,
+    jackknife_error,
+    noise_of,
+    residual_of,
+    response_of,
+)
 
 SKY, EDGES = FlatSky(32, 4.0), (200.0, 500.0, 1000.0, 2000.0)
 MODES = FlatModes(32, 4 / 60)
@@ -44,44 +51,49 @@ def test_a_window_keeps_the_power_and_drops_the_mean():
     np.testing.assert_allclose(bands.power(images + 1, images), bands.power(images, images), rtol=1e-3)
 
 
-def test_response_noise_and_correlation_are_those_put_in():
+def noise_samples(means: np.ndarray) -> np.ndarray:
+    return noise_of(means, means)
+
+
+STATISTICS = {"response": response_of, "noise": noise_samples, "correlation": correlation_of, "residual": residual_of}
+
+
+def test_response_noise_correlation_and_residual_are_those_put_in():
     powers = reconstruction(gain=0.7, noise=0.5, count=600, seed=3)
-    result = summarize(powers)
-    expected = {"response": 0.7, "noise": 0.5 * powers.bands.average(POWER), "correlation": 1.5**-0.5}
+    added = 0.5 * powers.bands.average(POWER)
+    expected = {"response": 0.7, "noise": added, "correlation": 1.5**-0.5, "residual": 0.3**2 + 0.7**2 * 0.5}
     for name, value in expected.items():
-        pull = (np.array(getattr(result, name)) - value) / np.array(getattr(result, f"{name}_error"))
-        assert np.abs(pull).max() < 4
-        assert np.abs(getattr(result, f"{name}_error")).max() < 0.05 * np.max(value)
-    assert json.loads(result.to_json())["patches"] == 600
+        samples = STATISTICS[name](powers.jackknife())
+        error = jackknife_error(samples)
+        assert np.abs((samples[0] - value) / error).max() < 4
+        assert error.max() < 0.05 * np.max(value)
 
 
 def test_errors_are_the_scatter_of_repeated_measurements():
-    results = [summarize(reconstruction(0.9, 1.0, 40, seed)) for seed in range(60)]
-    for name in ("response", "noise", "correlation"):
-        scatter = np.std([getattr(result, name) for result in results], axis=0)
-        claimed = np.mean([getattr(result, f"{name}_error") for result in results], axis=0)
+    results = [reconstruction(0.9, 1.0, 40, seed).jackknife() for seed in range(60)]
+    for statistic in STATISTICS.values():
+        samples = [statistic(means) for means in results]
+        scatter = np.std([sample[0] for sample in samples], axis=0)
+        claimed = np.mean([jackknife_error(sample) for sample in samples], axis=0)
         np.testing.assert_allclose(claimed, scatter, rtol=0.35)
 
 
 def test_patches_of_one_sky_are_one_group():
     """Copies of a patch tell nothing new."""
     powers = reconstruction(0.9, 1.0, 30, 1)
-    copied = PatchPowers.join([powers, powers, powers])
-    once, thrice = summarize(powers), summarize(copied, groups=np.tile(np.arange(30), 3))
-    np.testing.assert_allclose(thrice.noise, once.noise)
-    np.testing.assert_allclose(thrice.noise_error, once.noise_error)
-    assert (np.array(summarize(copied).noise_error) < 0.7 * np.array(once.noise_error)).all()
+    copied = PatchPowers(powers.bands, *(np.tile(part, (3, 1)) for part in (powers.auto, powers.cross, powers.truth)))
+    once, thrice = noise_samples(powers.jackknife()), noise_samples(copied.jackknife(np.tile(np.arange(30), 3)))
+    np.testing.assert_allclose(thrice, once)
+    assert (jackknife_error(noise_samples(copied.jackknife())) < 0.7 * jackknife_error(once)).all()
 
 
 def test_the_ratio_of_two_noises_on_the_same_patches_is_sharper_than_of_each():
     truth, noise, own = (drawn(POWER, 200, seed) for seed in (11, 12, 13))
     measure = partial(PatchPowers.measure, Bands(MODES, EDGES))
-    second, first = measure(truth + noise, truth), measure(0.5 * (truth + 0.7 * noise + 0.1 * own), truth)
-    ratio = compare_noise(first, second)
-    np.testing.assert_allclose(ratio.ratio, 0.5, rtol=0.05)
-    noises = summarize(second)
-    assert (np.array(ratio.error) < 0.3 * np.array(noises.noise_error) / np.array(noises.noise)).all()
-    assert json.loads(ratio.to_json())["edges"] == list(EDGES)
+    powers = (measure(0.5 * (truth + 0.7 * noise + 0.1 * own), truth), measure(truth + noise, truth))
+    first, second = (noise_samples(part.jackknife()) for part in powers)
+    np.testing.assert_allclose(first[0] / second[0], 0.5, rtol=0.05)
+    assert (jackknife_error(first / second) < 0.3 * jackknife_error(second) / second[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -90,9 +102,8 @@ def test_the_ratio_of_two_noises_on_the_same_patches_is_sharper_than_of_each():
         (lambda: Bands(MODES, (500.0,)), "bands of L"),
         (lambda: Bands(MODES, (500.0, 300.0)), "bands of L"),
         (lambda: Bands(MODES, (10.0, 20.0)), "no Fourier mode"),
-        (lambda: summarize(reconstruction(1, 1, 4, 0), groups=[1, 2]), "groups"),
-        (lambda: summarize(reconstruction(1, 1, 4, 0), groups=[1, 1, 1, 1]), "at least two groups"),
-        (lambda: compare_noise(reconstruction(1, 1, 4, 0), reconstruction(1, 1, 5, 0)), "the same patches"),
+        (lambda: reconstruction(1, 1, 4, 0).jackknife([1, 2]), "groups"),
+        (lambda: reconstruction(1, 1, 4, 0).jackknife([1, 1, 1, 1]), "at least two groups"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(make, says: str):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from sphereml import __version__
+from sphereml.cli.allocator import keep_freed_memory
 from sphereml.errors import UserError
 
 VERBS = {
@@ -31,6 +32,8 @@ VERBS = {
     "info": "versions, device, threads",
     "bench": "time layers, graphs, transforms and tiles beside what is known",
 }
+
+_TRAINING = ("train", "study", "demo")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
+    if verb in _TRAINING:
+        keep_freed_memory()
     try:
         parser = build_parser(verb)
         options = _parse(parser, words)

@@ -36,8 +36,17 @@ def run(options: argparse.Namespace) -> None:
     if configs[0].task != "lensing":
         raise UserError(f"the experiment {configs[0].name} is of {configs[0].task}", "name one of lensing")
     folder = study_folder(options.out, configs[0])
+    _refuse_few(configs)
     runs = _trained(configs, options)
     study_runs(runs, folder, say, options.skip)
+
+
+def _refuse_few(configs: Sequence[ExperimentConfig]) -> None:
+    """Before the trainings, which take an hour."""
+    from sphereml.evaluation.lensing.results import refuse_few
+
+    for config in configs:
+        refuse_few(config)
 
 
 def _trained(configs: Sequence[ExperimentConfig], options: argparse.Namespace) -> list[Run]:

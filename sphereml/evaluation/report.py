@@ -42,7 +42,7 @@ def write_report(folder: Path | str) -> Path:
 def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     """The page as text, from a comparison and figures with ``source`` (data URI), ``caption`` and ``alt``."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, with_error=_with_error, percent=_percent, duration=_duration)
+    environment.filters.update(number=number, with_error=_with_error, percent=_percent, duration=_duration)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
     models = comparison["models"]
     return template.render(
@@ -64,16 +64,21 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
 
 def load_comparison(path: Path) -> dict[str, Any]:
     """Read and check ``comparison.json``; raises UserError when it cannot be reported on."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", _REMAKE) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})", _REMAKE) from None
+    content = read_json(path, _REMAKE)
     fault = _fault(content)
     if fault:
         raise UserError(f"{path} {fault}", _REMAKE)
     return dict(content)
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """The content of a file; raises UserError with this advice when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", mend) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})", mend) from None
 
 
 def _fault(content: Any) -> str | None:
@@ -96,7 +101,8 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
     captions = _captions(folder / "captions.json")
     order = {name: index for index, name in enumerate(captions)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.name))
-    return [_figure(path, captions.get(path.stem, path.stem.replace("_", " "))) for path in paths]
+    texts = {path: captions.get(path.stem, path.stem.replace("_", " ")) for path in paths}
+    return [picture(path, _REMAKE) | {"caption": text, "alt": text} for path, text in texts.items()]
 
 
 def _captions(path: Path) -> dict[str, str]:
@@ -108,14 +114,15 @@ def _captions(path: Path) -> dict[str, str]:
         raise UserError(f"{path} cannot be read ({error})", "it maps figure names to captions") from None
 
 
-def _figure(path: Path, caption: str) -> dict[str, Any]:
-    content = path.read_bytes()
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise UserError(f"{path} is no PNG picture", _REMAKE)
+def picture(path: Path, mend: str) -> dict[str, Any]:
+    """``source`` (data URI), ``width`` and ``height`` of a PNG; raises UserError when it is none or missing."""
+    content = path.read_bytes() if path.is_file() else None
+    if content is None or not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise UserError(f"{path} is {'missing' if content is None else 'no PNG picture'}", mend)
     # Width and height stand at fixed places of the first chunk; stating them keeps the page from jumping as it loads.
     width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     source = "data:image/png;base64," + base64.b64encode(content).decode()
-    return {"source": source, "caption": caption, "alt": caption, "width": width, "height": height}
+    return {"source": source, "width": width, "height": height}
 
 
 def _experiment(experiment: Any) -> dict[str, str]:
@@ -165,7 +172,7 @@ def _best(models: Mapping[str, Any]) -> dict[str, str | None]:
     """The model with the highest mean in r50 and in r150."""
     best: dict[str, str | None] = {}
     for band in ("r50", "r150"):
-        means = [(mean, name) for name, model in models.items() if _finite(mean := (model[band] or {}).get("mean"))]
+        means = [(mean, name) for name, model in models.items() if is_finite(mean := (model[band] or {}).get("mean"))]
         best[band] = max(means)[1] if means else None
     return best
 
@@ -204,25 +211,27 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else value
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that can be printed."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _number(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if _finite(value) else ABSENT
+def number(value: Any, digits: int = 3) -> str:
+    """A number with a true minus sign, or a dash for none."""
+    return f"{value:.{digits}f}".replace("-", "−") if is_finite(value) else ABSENT
 
 
 def _with_error(value: Any, digits: int = 3) -> Markup | str:
     """``{"mean", "sem"}`` as mean ± sem; a missing error is left out."""
-    if not isinstance(value, Mapping) or not _finite(value.get("mean")):
+    if not isinstance(value, Mapping) or not is_finite(value.get("mean")):
         return ABSENT
-    mean, sem = _number(value["mean"], digits), value.get("sem")
-    return Markup('{}<span class="error"> ± {}</span>').format(mean, _number(sem, digits)) if _finite(sem) else mean
+    mean, sem = number(value["mean"], digits), value.get("sem")
+    return Markup('{}<span class="error"> ± {}</span>').format(mean, number(sem, digits)) if is_finite(sem) else mean
 
 
 def _percent(value: Any) -> str:
     """A share in percent with three significant digits."""
-    if not _finite(value):
+    if not is_finite(value):
         return ABSENT
     percent = 100 * value
     digits = 0 if abs(percent) >= 99.95 else max(0, 2 - math.floor(math.log10(max(abs(percent), 1e-3))))
@@ -230,6 +239,6 @@ def _percent(value: Any) -> str:
 
 
 def _duration(value: Any) -> str:
-    if not _finite(value):
+    if not is_finite(value):
         return ABSENT
     return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"

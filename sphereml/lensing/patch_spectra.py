@@ -9,6 +9,7 @@ Conventions
       R_L = <C^{hat k, k}> / <C^kk>,   N_L = <C^{hat k, hat k}> / R_L^2 - <C^kk>,
       rho_L = <C^{hat k, k}> / sqrt(<C^{hat k, hat k}> <C^kk>).
 
+* Mean powers stand as ``(..., 3, band)``: auto of the estimate, cross with the truth, truth.
 * N_L is the paper's proxy: on lensed skies it holds N1 and higher terms beside N0.
 * Standard errors are jackknives that leave out one group of patches at a time; patches of one sky share modes, so they
   are one group.  A ratio of two estimators' N_L is taken within each jackknife sample: what they share drops out.
@@ -16,16 +17,17 @@ Conventions
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat import FlatModes
+
+Groups: TypeAlias = "Sequence[int] | np.ndarray | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,123 +99,73 @@ class PatchPowers:
         powers = (bands.power(a, b) for a, b in ((estimate, estimate), (estimate, truth), (truth, truth)))
         return cls(bands, *powers)
 
-    @classmethod
-    def join(cls, parts: Sequence[PatchPowers]) -> PatchPowers:
-        """Several lots of patches, of the same bands, as one."""
-        stacks = (np.concatenate([getattr(part, name) for part in parts]) for name in ("auto", "cross", "truth"))
-        return cls(parts[0].bands, *stacks)
+    def jackknife(self, groups: Groups = None) -> np.ndarray:
+        """Mean auto, cross and truth of all patches and of all but one group, ``(1 + group, 3, band)``.
 
-    @cached_property
-    def _stacked(self) -> np.ndarray:
-        return np.stack([self.auto, self.cross, self.truth], axis=1)
-
-    def jackknife(self, groups: Sequence[int] | np.ndarray | None = None) -> Jackknife:
-        """Mean powers of all patches and of all but one group, ``(1 + group, 3, band)``.
+        Args:
+            groups: the sky of every patch; without them every patch is a group of its own.
 
         Raises:
             UserError: fewer than two groups, or not one group for each patch.
         """
-        patches = len(self.auto)
-        names, index = np.unique(np.arange(patches) if groups is None else np.asarray(groups), return_inverse=True)
-        if len(index) != patches or len(names) < 2:
-            what = f"{len(names)} groups named for {len(index)} of {patches} patches"
-            raise UserError(what, "give every patch its group, and at least two groups")
-        sums = np.zeros((len(names), *self._stacked.shape[1:]))
-        np.add.at(sums, index, self._stacked)
-        counts = np.bincount(index)[:, None, None]
-        left = (sums.sum(axis=0) - sums) / (patches - counts)
-        return Jackknife(np.concatenate([sums.sum(axis=0)[None] / patches, left]))
+        return leave_one_out(np.stack([self.auto, self.cross, self.truth], axis=1), groups)
 
 
-@dataclass(frozen=True, eq=False)
-class Jackknife:
-    """Mean auto, cross and truth of the whole (first) and of what each group leaves, ``(1 + group, 3, band)``."""
-
-    means: np.ndarray
-
-    @property
-    def response(self) -> np.ndarray:
-        return self.means[:, 1] / self.means[:, 2]
-
-    @property
-    def noise(self) -> np.ndarray:
-        return self.means[:, 0] / self.response**2 - self.means[:, 2]
-
-    @property
-    def correlation(self) -> np.ndarray:
-        return self.means[:, 1] / np.sqrt(self.means[:, 0] * self.means[:, 2])
-
-
-@dataclass(frozen=True)
-class ReconstructionSpectra:
-    """One value a band: mean L, mean powers, R_L, N_L and rho_L with standard errors; see the module's equations."""
-
-    edges: list[float]
-    ell: list[float]
-    patches: int
-    auto: list[float]
-    cross: list[float]
-    truth: list[float]
-    response: list[float]
-    response_error: list[float]
-    noise: list[float]
-    noise_error: list[float]
-    correlation: list[float]
-    correlation_error: list[float]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-
-@dataclass(frozen=True)
-class NoiseRatio:
-    """N_L of one estimator over that of another on the same patches, one value a band, with paired standard errors."""
-
-    edges: list[float]
-    ell: list[float]
-    ratio: list[float]
-    error: list[float]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-
-def summarize(powers: PatchPowers, groups: Sequence[int] | np.ndarray | None = None) -> ReconstructionSpectra:
-    """R_L, N_L and rho_L with jackknife errors.
-
-    Args:
-        groups: the sky of every patch; without them every patch is a group of its own.
-    """
-    samples, bands = powers.jackknife(groups), powers.bands
-    measured: dict[str, list[float]] = {}
-    for name in ("response", "noise", "correlation"):
-        values = getattr(samples, name)
-        measured |= {name: values[0].tolist(), f"{name}_error": _error(values).tolist()}
-    auto, cross, truth = samples.means[0].tolist()
-    return ReconstructionSpectra(
-        list(bands.edges), bands.centers.tolist(), len(powers.auto), auto, cross, truth, **measured
-    )
-
-
-def compare_noise(
-    first: PatchPowers, second: PatchPowers, groups: Sequence[int] | np.ndarray | None = None
-) -> NoiseRatio:
-    """N_L of ``first`` over that of ``second``, which hold the same patches in the same order.
+def leave_one_out(values: np.ndarray, groups: Groups = None) -> np.ndarray:
+    """Mean over all patches of ``(patch, ...)`` (first), and over all but one group, ``(1 + group, ...)``.
 
     Raises:
-        UserError: they hold different numbers of patches or different bands.
+        UserError: fewer than two groups, or not one group for each patch.
     """
-    if first.auto.shape != second.auto.shape or first.bands.edges != second.bands.edges:
-        shapes = f"{first.auto.shape} and {second.auto.shape}"
-        raise UserError(f"powers of {shapes} patches and bands", "measure both estimators on the same patches")
-    one, two = first.jackknife(groups), second.jackknife(groups)
-    ratio = one.noise / two.noise
-    bands = first.bands
-    return NoiseRatio(list(bands.edges), bands.centers.tolist(), ratio[0].tolist(), _error(ratio).tolist())
+    patches = len(values)
+    names, index = np.unique(np.arange(patches) if groups is None else np.asarray(groups), return_inverse=True)
+    if len(index) != patches or len(names) < 2:
+        what = f"{len(names)} groups named for {len(index)} of {patches} patches"
+        raise UserError(what, "give every patch its group, and at least two groups")
+    sums = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(sums, index, values)
+    counts = np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
+    left = (sums.sum(axis=0) - sums) / (patches - counts)
+    return np.concatenate([sums.sum(axis=0)[None] / patches, left])
 
 
-def _error(samples: np.ndarray) -> np.ndarray:
-    """Jackknife standard error; the first sample is the whole and takes no part."""
+def pseudovalues(values: np.ndarray, groups: Groups = None) -> np.ndarray:
+    """The jackknife's one value a group, ``(group, ...)``: their covariance over their number is that of the mean.
+
+    Of groups of one size they are the groups' means.
+    """
+    samples = leave_one_out(values, groups)
+    count = len(samples) - 1
+    result: np.ndarray = count * samples[0] - (count - 1) * samples[1:]
+    return result
+
+
+def response_of(means: np.ndarray) -> np.ndarray:
+    """R_L of mean powers ``(..., 3, band)``."""
+    result: np.ndarray = means[..., 1, :] / means[..., 2, :]
+    return result
+
+
+def noise_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """N_L of mean powers ``(..., 3, band)`` with the response of ``calibration``."""
+    result: np.ndarray = means[..., 0, :] / response_of(calibration) ** 2 - means[..., 2, :]
+    return result
+
+
+def correlation_of(means: np.ndarray) -> np.ndarray:
+    """rho_L of mean powers ``(..., 3, band)``."""
+    result: np.ndarray = means[..., 1, :] / np.sqrt(means[..., 0, :] * means[..., 2, :])
+    return result
+
+
+def residual_of(means: np.ndarray) -> np.ndarray:
+    """Power of estimate minus truth over that of the truth, of mean powers ``(..., 3, band)``."""
+    result: np.ndarray = (means[..., 0, :] - 2 * means[..., 1, :] + means[..., 2, :]) / means[..., 2, :]
+    return result
+
+
+def jackknife_error(samples: np.ndarray) -> np.ndarray:
+    """Standard error of a statistic of the whole (first, which takes no part) and of what each group leaves."""
     left = samples[1:]
     error: np.ndarray = np.sqrt((len(left) - 1) * left.var(axis=0))
     return error

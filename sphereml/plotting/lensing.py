@@ -1,7 +1,7 @@
 """Figures of CMB lensing reconstruction: noise curves, ratios, null tests, likelihoods, calibration.
 
-Conventions: curves are values a band at its mean multipole; measured ones carry standard errors as bars and are joined,
-theory is thin and dashed.  ``Points`` are by label (values ``(band,)``, errors ``(band,)`` or None).  kappa's spectra
+Conventions: a :class:`Curve` has a value a band at its mean multipole, drawn as given: its colour, line and label are
+the caller's.  Measured ones carry standard errors as bars and are joined, theory is thin and dashed.  kappa's spectra
 are C_L without factors.
 """
 
@@ -17,21 +17,26 @@ from matplotlib.ticker import MaxNLocator
 
 from sphereml.plotting.style import OTHER_COLOURS, label_multipoles, new_figure, styled
 
-Points = Mapping[str, tuple[Sequence[float], Sequence[float] | None]]
+# Networks take these in their order; the others look the same in every figure.
+NETWORK_COLOURS = ("#0072b2", *OTHER_COLOURS)
+QUADRATIC_COLOURS = {"qe_naive": "#9a9a9a", "qe_eb": "#e69f00", "qe_mv": "#d55e00"}
+TRUTH_COLOUR, THEORY_COLOUR = "#000000", "#444444"
+_THEORY_LINES = (":", "--", "-.")
+_HIGHEST_RATIO = 4.0
 
-# Quadratic estimators look the same in every figure; networks take the free colours in their order.
-# A ratio of two is a curve of its own.
-_FIXED = {
-    "theory": "#444444",
-    " over ": None,
-    "naive": "#9a9a9a",
-    "EB,": "#e69f00",
-    "EB +": "#d55e00",
-    "true": "#000000",
-    "truth": "#000000",
-}
-_NETWORKS = ("#0072b2", *OTHER_COLOURS)
-_THEORY = (("#444444", ":"), ("#444444", "--"), ("#444444", "-."))
+
+@dataclass(frozen=True)
+class Curve:
+    """Values ``(band,)`` (None: not drawn) with errors ``(band,)`` or none."""
+
+    label: str
+    colour: str
+    value: Sequence[float | None]
+    error: Sequence[float | None] | None = None
+    line: str = "-"
+
+
+Curves = Sequence[Curve]
 
 
 @dataclass(frozen=True)
@@ -43,35 +48,25 @@ class Goal:
     name: str
 
 
-def curve_colours(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for every label."""
-    chosen: dict[str, str] = {}
-    for label in labels:
-        fixed = next((colour for word, colour in _FIXED.items() if word in label), None)
-        networks = sum(colour in _NETWORKS for colour in chosen.values())
-        chosen[label] = fixed or _NETWORKS[networks % len(_NETWORKS)]
-    return chosen
-
-
 @styled
-def noise_curves(ell: Sequence[float], noise: Points, theory: Mapping[str, Sequence[float]], signal: str) -> Figure:
+def noise_curves(ell: Sequence[float], noise: Curves, theory: Mapping[str, Sequence[float]], signal: str) -> Figure:
     """N_L of every estimator, logarithmic, with theory curves; the one named ``signal`` is drawn as a black line."""
     figure = new_figure(7.6, 5.0)
     axes = figure.subplots()
     others = [name for name in theory if name != signal]
-    axes.plot(ell, _floats(theory[signal]), color="black", label=signal)
-    for name, (colour, line) in zip(others, _THEORY, strict=False):
-        axes.plot(ell, _floats(theory[name]), color=colour, linestyle=line, linewidth=1.1, label=name)
+    axes.plot(ell, _floats(theory[signal]), color=TRUTH_COLOUR, label=signal)
+    for name, line in zip(others, _THEORY_LINES, strict=False):
+        axes.plot(ell, _floats(theory[name]), color=THEORY_COLOUR, linestyle=line, linewidth=1.1, label=name)
     _draw(axes, ell, noise)
-    _logarithmic(axes, [curve for curve, _ in noise.values()] + list(theory.values()))
+    _logarithmic(axes, [curve.value for curve in noise] + list(theory.values()))
     _finish(axes, ell, r"$C_L^{\kappa\kappa}$, $N_L^{\kappa\kappa}$", legend=False)
     _legend_above(figure, axes)
     return figure
 
 
 @styled
-def ratio_curves(ell: Sequence[float], ratios: Points, ylabel: str, goals: Sequence[Goal] = ()) -> Figure:
-    """Ratios to something, with a line at 1."""
+def ratio_curves(ell: Sequence[float], ratios: Curves, ylabel: str, goals: Sequence[Goal] = ()) -> Figure:
+    """Ratios to something, with a line at 1; a triangle at the top stands for a value above the frame."""
     figure = new_figure(7.6, 4.2)
     axes = figure.subplots()
     axes.axhline(1, color="#888888", linewidth=0.9)
@@ -79,15 +74,19 @@ def ratio_curves(ell: Sequence[float], ratios: Points, ylabel: str, goals: Seque
         axes.fill_between(goal.span, *goal.values, color="#009e73", alpha=0.13, linewidth=0, label=goal.name)
     _draw(axes, ell, ratios)
     _legend_above(figure, axes)
-    top = max(1.1, *(float(np.nanmax(np.asarray(value, float))) for value, _ in ratios.values()))
-    axes.set_ylim(0, min(1.08 * top, 4.0))
+    top = min(1.08 * max(1.1, *(float(np.nanmax(_floats(curve.value))) for curve in ratios)), _HIGHEST_RATIO)
+    axes.set_ylim(0, top)
+    for curve in ratios:
+        above = np.flatnonzero(_floats(curve.value) > top)
+        axes.plot(np.asarray(ell, float)[above], np.full(len(above), 0.98 * top), linestyle="none", marker="^",
+                  markersize=7, color=curve.colour, clip_on=False)  # fmt: skip
     _finish(axes, ell, ylabel, legend=False)
     return figure
 
 
 @styled
-def spectra_and_residuals(parts: Mapping[str, tuple[Sequence[float], Points, Points]]) -> Figure:
-    """A column a field: above its spectra (one labelled ``truth``), below residual power over the truth's.
+def spectra_and_residuals(parts: Mapping[str, tuple[Sequence[float], Curves, Curves]]) -> Figure:
+    """A column a field: above its spectra, below residual power over the truth's.
 
     Args:
         parts: by field (ell, spectra, residual ratios).
@@ -96,7 +95,7 @@ def spectra_and_residuals(parts: Mapping[str, tuple[Sequence[float], Points, Poi
     grid = figure.subplots(2, len(parts), squeeze=False, sharex="col", height_ratios=(3, 2))
     for (field, (ell, spectra, residuals)), (above, below) in zip(parts.items(), grid.T, strict=True):
         _draw(above, ell, spectra)
-        _logarithmic(above, [curve for curve, _ in spectra.values()])
+        _logarithmic(above, [curve.value for curve in spectra])
         _finish(above, ell, r"$C_L$", legend=False)
         above.set_xlabel("")
         above.set_title(field)
@@ -109,19 +108,19 @@ def spectra_and_residuals(parts: Mapping[str, tuple[Sequence[float], Points, Poi
 
 
 @styled
-def power_points(ell: Sequence[float], points: Points, ylabel: str, title: str = "") -> Figure:
+def power_points(ell: Sequence[float], points: Curves, ylabel: str, title: str = "") -> Figure:
     """Positive values of every band, logarithmic."""
     figure = new_figure(7.6, 4.4)
     axes = figure.subplots()
     _draw(axes, ell, points)
-    _logarithmic(axes, [curve for curve, _ in points.values()])
+    _logarithmic(axes, [curve.value for curve in points])
     _finish(axes, ell, ylabel)
     axes.set_title(title)
     return figure
 
 
 @styled
-def null_panels(ell: Sequence[float], skies: Mapping[str, Points], ylabel: str) -> Figure:
+def null_panels(ell: Sequence[float], skies: Mapping[str, Curves], ylabel: str) -> Figure:
     """A panel a sky: values that should be zero within their bars, each estimator a little beside the last."""
     figure = new_figure(5.4 * len(skies) + 0.6, 4.2)
     panels = figure.subplots(1, len(skies), squeeze=False, sharey=True)[0]
@@ -135,20 +134,15 @@ def null_panels(ell: Sequence[float], skies: Mapping[str, Points], ylabel: str) 
 
 
 @styled
-def setting_panels(panels: Mapping[str, tuple[Sequence[float], Points]], ylabel: str) -> Figure:
-    """Ratios of several settings in one frame: label (setting, estimator), each over its own bands."""
+def setting_panels(panels: Sequence[tuple[Sequence[float], Curves]], ylabel: str) -> Figure:
+    """Ratios of several settings in one frame, each over its own bands."""
     figure = new_figure(7.6, 4.4)
     axes = figure.subplots()
     axes.axhline(1, color="#888888", linewidth=0.9)
-    labels = [f"{setting}: {name}" for setting, (_, points) in panels.items() for name in points]
-    colours = curve_colours(labels)
-    for setting, (ell, points) in panels.items():
-        for name, (value, error) in points.items():
-            label = f"{setting}: {name}"
-            axes.errorbar(ell, _floats(value), None if error is None else _floats(error), color=colours[label],
-                          marker="o", markersize=3.5, elinewidth=1.0, label=label)  # fmt: skip
+    for ell, curves in panels:
+        _draw(axes, ell, curves)
     axes.set_ylim(0, None)
-    _finish(axes, [position for ell, _ in panels.values() for position in ell], ylabel)
+    _finish(axes, [position for ell, _ in panels for position in ell], ylabel)
     return figure
 
 
@@ -156,23 +150,22 @@ def setting_panels(panels: Mapping[str, tuple[Sequence[float], Points]], ylabel:
 class LikelihoodCurve:
     """Likelihoods over a grid of one parameter, peak 1: debiased as the paper does, and corrected."""
 
+    label: str
+    colour: str
     fixed: Sequence[float]
     corrected: Sequence[float]
 
 
 @styled
-def likelihood_panels(
-    grid: Sequence[float], skies: Mapping[float, Mapping[str, LikelihoodCurve]], xlabel: str
-) -> Figure:
+def likelihood_panels(grid: Sequence[float], skies: Mapping[float, Sequence[LikelihoodCurve]], xlabel: str) -> Figure:
     """A panel a true value: corrected likelihoods as lines, uncorrected ones dashed, the truth as a vertical line."""
     figure = new_figure(4.4 * len(skies) + 0.6, 4.2)
     panels = figure.subplots(1, len(skies), squeeze=False, sharey=True)[0]
     for axes, (true, curves) in zip(panels, skies.items(), strict=True):
         axes.axvline(true, color="#888888", linewidth=0.9)
-        colours = curve_colours(list(curves))
-        for label, curve in curves.items():
-            axes.plot(grid, curve.corrected, color=colours[label], label=label)
-            axes.plot(grid, curve.fixed, color=colours[label], linestyle="--", linewidth=1.1)
+        for curve in curves:
+            axes.plot(grid, curve.corrected, color=curve.colour, label=curve.label)
+            axes.plot(grid, curve.fixed, color=curve.colour, linestyle="--", linewidth=1.1)
         axes.set(xlabel=xlabel, ylim=(0, 1.05), title=f"skies of {true:g}")
         axes.xaxis.set_major_locator(MaxNLocator(5))
     panels[0].set_ylabel("likelihood / peak")
@@ -181,7 +174,7 @@ def likelihood_panels(
 
 
 @styled
-def calibration_panels(rings: Mapping[str, Points], positions: Sequence[float], ell: Sequence[float]) -> Figure:
+def calibration_panels(rings: Mapping[str, Curves], positions: Sequence[float], ell: Sequence[float]) -> Figure:
     """Deviation of the pull: by distance to the edge (``rings["pixels"]``) and by band (``rings["bands"]``)."""
     figure = new_figure(10.6, 4.0)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -219,14 +212,14 @@ def map_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], degree
     return figure
 
 
-def _draw(axes: Axes, ell: Sequence[float], points: Points, joined: bool = True) -> None:
-    colours, count = curve_colours(list(points)), len(points)
-    for index, (label, (value, error)) in enumerate(points.items()):
+def _draw(axes: Axes, ell: Sequence[float], curves: Curves, joined: bool = True) -> None:
+    for index, curve in enumerate(curves):
         # Side by side, so that no bar hides another.
-        beside = np.asarray(ell, float) * (1 + (0.0 if joined else 0.02) * (index - (count - 1) / 2))
-        line = "-" if joined else "none"
-        axes.errorbar(beside, _floats(value), None if error is None else _floats(error), color=colours[label],
-                      linestyle=line, marker="o", markersize=3.5, elinewidth=1.0, label=label)  # fmt: skip
+        beside = np.asarray(ell, float) * (1 + (0.0 if joined else 0.02) * (index - (len(curves) - 1) / 2))
+        error = None if curve.error is None else _floats(curve.error)
+        axes.errorbar(beside, _floats(curve.value), error, color=curve.colour,
+                      linestyle=curve.line if joined else "none", marker="o", markersize=3.5, elinewidth=1.0,
+                      label=curve.label)  # fmt: skip
 
 
 def _floats(values: Sequence[float] | Sequence[float | None]) -> np.ndarray:
@@ -234,7 +227,7 @@ def _floats(values: Sequence[float] | Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def _logarithmic(axes: Axes, curves: Sequence[Sequence[float]]) -> None:
+def _logarithmic(axes: Axes, curves: Sequence[Sequence[float | None]] | Sequence[Sequence[float]]) -> None:
     """Logarithmic, over what is positive: a noise may come out negative."""
     values = np.concatenate([_floats(curve) for curve in curves])
     values = values[np.isfinite(values) & (values > 0)]

@@ -1,7 +1,8 @@
 """Is a mean of band powers what it should be?  Hotelling's test, with the covariance measured on patches.
 
-Conventions: powers are ``(patch, band)``.  With m the mean difference, S the covariance of one patch's powers from n
-patches, c the factor that makes it the covariance of m, and p bands,
+Conventions: powers are ``(patch, band)``, or one row a jackknife group (``patch_spectra.pseudovalues``) where patches
+of a sky are not independent.  With m the mean difference, S the covariance of one row's powers from n rows, c the
+factor that makes it the covariance of m, and p bands,
 
     chi^2 = (n - p - 2) / (n - 1)  m S^-1 m / c        (Hartlap et al. 2007, astro-ph/0608064: its mean is p)
 
@@ -21,11 +22,11 @@ from sphereml.errors import UserError
 
 @dataclass(frozen=True)
 class ChiSquare:
-    """chi^2, the number of bands, and the probability of one so large."""
+    """chi^2, the number of bands, and the probability of one so large; None where it is no probability."""
 
     value: float
     bands: int
-    probability: float
+    probability: float | None
 
     def to_json(self) -> dict[str, Any]:
         return {"chi2": self.value, "bands": self.bands, "probability": self.probability}
@@ -44,7 +45,7 @@ class Covariance:
     def __post_init__(self) -> None:
         patches, bands = self.powers.shape
         if patches < bands + 3:
-            what = f"{patches} patches give no covariance of {bands} bands that could be inverted"
+            what = f"{patches} patches (or groups of them) give no covariance of {bands} bands that could be inverted"
             raise UserError(what, f"raise evaluation.patches to {bands + 3} or more, better to {10 * bands}")
 
     def squared(self, difference: np.ndarray, share: float) -> np.ndarray:

@@ -9,34 +9,30 @@ from typing import Any
 import numpy as np
 
 from sphereml.errors import UserError
+from sphereml.evaluation.lensing.labels import QUADRATIC
 from sphereml.evaluation.lensing.noise import (
     Judged,
-    correlation_of,
+    correlation,
     goal_ratio,
-    measure,
     noise,
     noise_ratio,
     patch_bands,
-    residual_of,
-    response_of,
+    residual,
+    response,
 )
 from sphereml.evaluation.lensing.seeds import seed_spread
 from sphereml.evaluation.lensing.study import LensingStudy
-from sphereml.lensing.iterated import iterate_eb
+from sphereml.lensing.iterated import Iteration, iterate_eb
 from sphereml.lensing.n0 import NoiseModel, combined
-
-_LABELS = {
-    "qe_naive": "QE EB, naive mask (as the paper)",
-    "qe_eb": "QE EB, fair mask",
-    "qe_mv": "QE EB + EE, fair mask",
-}
 
 
 def main_part(study: LensingStudy) -> dict[str, Any]:
-    content = {
+    theory, iteration = theory_curves(study)
+    content: dict[str, Any] = {
         "experiment": _experiment(study),
         "bands": {"edges": list(study.bands.edges), "ell": study.bands.centers.tolist()},
-        "theory": theory_curves(study),
+        "theory": theory,
+        "iteration": iteration,
     }
     content["models"] = {name: _model(study, name, content["theory"]) for name in study.judged}
     if "e" in study.test.truth:
@@ -64,19 +60,28 @@ def _experiment(study: LensingStudy) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def theory_curves(study: LensingStudy) -> dict[str, Any]:
-    """C^kk and N0 in the bands; where delensing would remove more B than there is, no iterated one."""
+def theory_curves(study: LensingStudy) -> tuple[dict[str, Any], str]:
+    """C^kk and N0 in the bands, and the iterated one if some convention of its iteration settles."""
     task, bands = study.task, study.bands
     reach = min(math.ceil(bands.edges[-1]) + 1, 2 * task.observation.lmax - 1)
     model = NoiseModel(task.spectra, task.observation, reach)
     eb, ee = model.eb(), model.ee()
     curves = {"N0_EB": eb, "N0_MV": combined(eb, ee)}
-    try:
-        curves["N0_iterated"] = iterate_eb(model).n0
-    except UserError as error:
-        study.say(f"no iterated N0: {error.what}")
+    iterated, note = _iterated(model)
+    if iterated is not None:
+        curves["N0_iterated"] = iterated
     averages = {name: bands.average(curve).tolist() for name, curve in _from_two(curves).items()}
-    return {"kappa": bands.average(task.spectra.kappa).tolist(), **averages}
+    return {"kappa": bands.average(task.spectra.kappa).tolist(), **averages}, note
+
+
+def _iterated(model: NoiseModel) -> tuple[np.ndarray | None, str]:
+    """The iterated N0 and its convention, the default one where it settles; or None and why not."""
+    for iteration in (Iteration(), Iteration(residual="ratio", e_filter="unlensed")):
+        try:
+            return iterate_eb(model, iteration).n0, f"residual {iteration.residual}, E filter {iteration.e_filter}"
+        except UserError as error:
+            fault = error.what
+    return None, fault
 
 
 def _from_two(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -87,11 +92,11 @@ def _from_two(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _model(study: LensingStudy, name: str, theory: dict[str, Any]) -> dict[str, Any]:
     judged = study.judged[name]
     auto, _, truth = judged.means[1][0].tolist()
-    entry = _facts(study, name) | {"auto": auto, "truth": truth, "response": _response(judged)}
+    entry = _facts(study, name) | {"auto": auto, "truth": truth, "response": response(judged).to_json()}
     entry |= {
         "noise": noise(judged).to_json(),
-        "correlation": measure(correlation_of, judged).to_json(),
-        "residual": measure(residual_of, judged).to_json(),
+        "correlation": correlation(judged).to_json(),
+        "residual": residual(judged).to_json(),
         "scatter": judged.scatter().to_json(),
         "sample_variance": judged.sample_variance().to_json(),
     }
@@ -102,11 +107,6 @@ def _model(study: LensingStudy, name: str, theory: dict[str, Any]) -> dict[str, 
     return entry
 
 
-def _response(judged: Judged) -> dict[str, Any]:
-    """R of eq. 12, of the validation patches alone."""
-    return measure(lambda calibration, means: response_of(calibration) + 0 * means[..., 0, :], judged).to_json()
-
-
 def _ratio(judged: Judged, reference: Judged) -> dict[str, Any]:
     goal = goal_ratio(judged, reference)
     whole = None if goal is None else {"value": float(goal.value[0]), "error": float(goal.error[0])}
@@ -115,7 +115,7 @@ def _ratio(judged: Judged, reference: Judged) -> dict[str, Any]:
 
 def _facts(study: LensingStudy, name: str) -> dict[str, Any]:
     if name in study.quadratic:
-        return {"kind": "quadratic", "label": _LABELS[name]}
+        return {"kind": "quadratic", "label": QUADRATIC[name]}
     if name in study.ensembles:
         return {"kind": "ensemble", "label": name}
     run = study.runs[name]
@@ -131,7 +131,7 @@ def _e_spectra(study: LensingStudy) -> dict[str, Any]:
     models = {
         name: {
             "auto": part.means[1][0, 0].tolist(), "truth": part.means[1][0, 2].tolist(),
-            "residual": measure(residual_of, part).to_json(), "correlation": measure(correlation_of, part).to_json(),
+            "residual": residual(part).to_json(), "correlation": correlation(part).to_json(),
         }
         for name, part in judged.items() if name != "qe_eb"  # its E is that of qe_mv
     }  # fmt: skip
@@ -143,7 +143,7 @@ def setting_entry(study: LensingStudy) -> dict[str, Any]:
     models = {
         name: {
             "noise": noise(judged).to_json(),
-            "correlation": measure(correlation_of, judged).to_json(),
+            "correlation": correlation(judged).to_json(),
             "ratio": noise_ratio(judged, study.judged[study.reference]).to_json(),
         }
         for name, judged in study.judged.items()
@@ -179,14 +179,20 @@ def notes_of(
     if "over_n0" in content["models"].get("qe_eb", {}):
         excess = content["models"]["qe_eb"]["over_n0"]
         shown = ", ".join(f"{r:.2f} at L = {ell:.0f}" for ell, r in zip(content["bands"]["ell"], excess, strict=True))
-        notes.append(f"The fair EB's proxy over its N0: {shown} (1.47 to 1.08 from L = 100 to 2000 on whole skies).")
+        lensing = main.config.lensing
+        known = (lensing.noise, lensing.beam) == (1.0, 1.0)
+        whole = " (1.47 to 1.08 from L = 100 to 2000 on whole skies)" if known else ""
+        notes.append(f"The fair EB's proxy over its N0: {shown}{whole}.")
     if len({study.config.patches.size * study.config.patches.pixel_arcmin for study in studies}) < 2:
         notes.append("Patch sizes (fig. 12): all runs are of one size, so there is nothing to compare; add runs of "
                      "1.25, 2.5 and 5 degrees.")  # fmt: skip
+    if main.config.lensing.simulator == "flat" and len(np.unique(main.test.groups)) == count:
+        notes.append("Errors take patches for independent: they are cut from fewer than 20 drawn skies, and those side "
+                     "by side share waves longer than a patch.")  # fmt: skip
     if not main.ensembles:
         notes.append("Seeds (eq. 18): no two runs differ in training.seed alone, so there is no spread.")
     if "N0_iterated" not in content["theory"]:
-        notes.append("The iterated N0 does not exist here: delensing would remove more B than there is.")
+        notes.append(f"No iterated N0: {content['iteration']}.")
     if main.config.lensing.simulator == "curved" and not {"nulls", "omega_c"} <= set(skip):
         notes.append("Gaussian skies and other cosmologies are drawn on a flat sky; the runs' own patches are curved.")
     notes += [f"Not measured: {name}." for name in skip]

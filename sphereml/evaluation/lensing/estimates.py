@@ -20,7 +20,7 @@ import torch
 from sphereml.errors import UserError
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair
 from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
-from sphereml.lensing.patch_model import Legs, PatchModel
+from sphereml.lensing.patch_model import PatchModel
 from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures, fair_filter
 from sphereml.training.lensing_fit import build_lensing_network, predict_standardized
@@ -126,9 +126,5 @@ class QuadraticEstimate:
         if self.kind == "naive":
             undone = self.model.inverse_mask.to(sample.q)
             return {name: {"kappa": (image * undone).float().cpu()} for name, image in images.items()}
-        e = _filtered_e(legs)
+        e = legs.sky.to_images(legs.e)[..., : legs.size, : legs.size].float().cpu()
         return {name: {"kappa": image.float().cpu(), "e": e} for name, image in images.items()}
-
-
-def _filtered_e(legs: Legs) -> torch.Tensor:
-    return legs.images()[..., 0].float().cpu()

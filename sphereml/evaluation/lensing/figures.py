@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sphereml.data.whole_files import write_atomically
+from sphereml.evaluation.lensing.labels import model_lines, theory_labels
 from sphereml.evaluation.lensing.noise import GOAL
 from sphereml.evaluation.lensing.sentences import Sentences, floats
 from sphereml.plotting import lensing as plots
 from sphereml.plotting.style import write_png
 
 _SKIES = {"unlensed": "polarization before lensing", "gaussian": "Gaussian, with lensed spectra"}
-_THEORY = {"kappa": "C_L of kappa", "N0_EB": "N0 EB", "N0_MV": "N0 EB + EE", "N0_iterated": "N0 EB iterated"}
+_SKY_LINES = {"unlensed": "-", "gaussian": "--"}
 _PATCHES_SHOWN = 2
 
 
@@ -86,116 +87,121 @@ class LensingFigures:
     def _ell(self) -> list[float]:
         return list(self.content["bands"]["ell"])
 
-    def _points(self, quantity: str, names: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
-        """A measured quantity of every model (or these) by its label."""
-        models = self.content["models"]
-        return {
-            models[name]["label"]: (models[name][quantity]["value"], models[name][quantity]["error"])
-            for name in names or models
-        }
+    def _curve(self, name: str, measured: Mapping[str, Any], line: str = "-", more: str = "") -> plots.Curve:
+        """Of a model, in its colour; ``more`` follows its label."""
+        return plots.Curve(self._label(name) + more, self._colour(name), measured["value"], measured["error"], line)
+
+    def _curves(self, quantity: str) -> list[plots.Curve]:
+        """A measured quantity of every model."""
+        return [self._curve(name, model[quantity]) for name, model in self.content["models"].items()]
+
+    def _colour(self, name: str) -> str:
+        if name in plots.QUADRATIC_COLOURS:
+            return plots.QUADRATIC_COLOURS[name]
+        return _network_colour(self._networks.index(name))
 
     @property
     def _networks(self) -> list[str]:
         return [name for name, model in self.content["models"].items() if model["kind"] != "quadratic"]
 
     def _noise(self) -> Figure:
-        theory = {_THEORY[name]: curve for name, curve in self.content["theory"].items()}
-        return plots.noise_curves(self._ell, self._points("noise"), theory, _THEORY["kappa"])
+        labels = theory_labels(self.content)
+        theory = {label: self.content["theory"][key] for key, label in labels.items()}
+        return plots.noise_curves(self._ell, self._curves("noise"), theory, labels["kappa"])
 
     def _ratio(self) -> Figure:
         """Networks against the fair and the naive estimator, and iterated N0 over N0: what theory has to gain."""
-        ratios: dict[str, tuple[Any, Any]] = {}
+        curves = []
         for name in self._networks:
-            for other in ("qe_mv", "qe_naive"):
+            for other, line in (("qe_mv", "-"), ("qe_naive", "--")):
                 if ratio := self.content["models"][name]["ratio"].get(other):
-                    ratios[f"{self._label(name)} over {self._label(other)}"] = (ratio["value"], ratio["error"])
+                    curves.append(self._curve(name, ratio, line, f" over {' '.join(model_lines(other, other))}"))
         theory = self.content["theory"]
         if "N0_iterated" in theory:
-            ratios["theory: N0 EB iterated over N0 EB"] = (
-                floats(theory["N0_iterated"]) / floats(theory["N0_EB"]).tolist(),
-                None,
-            )
-        goals = [plots.Goal(GOAL, (0.3, 0.5), "the paper's 50-70 % lower")]
-        return plots.ratio_curves(self._ell, ratios, "ratio of $N_L$", goals)
+            gain = (floats(theory["N0_iterated"]) / floats(theory["N0_EB"])).tolist()
+            curves.append(plots.Curve("theory: N0 EB iterated over N0 EB", plots.THEORY_COLOUR, gain, line=":"))
+        goals = [plots.Goal(GOAL, (0.3, 0.5), "the paper's, to its own (naive) QE")]
+        return plots.ratio_curves(self._ell, curves, "ratio of $N_L$", goals)
 
     def _spectra(self) -> Figure:
-        parts = {"kappa": (self._ell, self._autos(self.content["models"]), self._points("residual"))}
+        parts = {"kappa": (self._ell, self._autos(self.content["models"]), self._curves("residual"))}
         if "e" in self.content:
             models = self.content["e"]["models"]
-            residuals = {self._label(n): (m["residual"]["value"], m["residual"]["error"]) for n, m in models.items()}
+            residuals = [self._curve(name, model["residual"]) for name, model in models.items()]
             parts["unlensed E"] = (self.content["e"]["bands"]["ell"], self._autos(models), residuals)
         return plots.spectra_and_residuals(parts)
 
     def _label(self, name: str) -> str:
         return str(self.content["models"][name]["label"])
 
-    def _autos(self, models: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        truth = next(iter(models.values()))["truth"]
-        return {"truth": (truth, None)} | {self._label(name): (model["auto"], None) for name, model in models.items()}
+    def _autos(self, models: Mapping[str, Any]) -> list[plots.Curve]:
+        truth = plots.Curve("truth", plots.TRUTH_COLOUR, next(iter(models.values()))["truth"])
+        return [truth, *(plots.Curve(self._label(n), self._colour(n), model["auto"]) for n, model in models.items())]
 
     def _scatter(self) -> Figure:
         variance = next(iter(self.content["models"].values()))["sample_variance"]
-        points = {"true kappa (sample variance)": (variance["value"], variance["error"]), **self._points("scatter")}
-        return plots.power_points(self._ell, points, r"deviation over patches of $\hat{C}_L / R_L^2 - N_L$")
+        label = "true kappa (sample variance)"
+        truth = plots.Curve(label, plots.TRUTH_COLOUR, variance["value"], variance["error"])
+        ylabel = r"deviation over patches of $\hat{C}_L / R_L^2 - N_L$"
+        return plots.power_points(self._ell, [truth, *self._curves("scatter")], ylabel)
 
     def _nulls(self) -> Figure:
         """Cross power over C^kk."""
         kappa = floats(self.content["theory"]["kappa"])
-
-        def over_kappa(test: Mapping[str, Any]) -> tuple[Any, Any]:
-            cross = test["cross"]
-            return (floats(cross["value"]) / kappa).tolist(), (floats(cross["error"]) / kappa).tolist()
-
         skies = {
-            _SKIES[sky]: {self._label(name): over_kappa(test) for name, test in tests.items()}
+            _SKIES[sky]: [self._curve(name, _over(test["cross"], kappa)) for name, test in tests.items()]
             for sky, tests in self.content["nulls"].items()
         }
         return plots.null_panels(self._ell, skies, r"cross power / ($R_L\, C_L^{\kappa\kappa}$)")
 
     def _null_autos(self) -> Figure:
-        """Of the networks and the reference, over the N_L of lensed skies."""
-        shown = [*self._networks, self.content["experiment"]["reference"]]
-        ratios = {}
+        """Of the networks and the reference, over the N_L of lensed skies; a line style a sky."""
+        curves = []
         for sky, tests in self.content["nulls"].items():
-            for name in shown:
+            for name in [*self._networks, self.content["experiment"]["reference"]]:
                 lensed = floats(self.content["models"][name]["noise"]["value"])
-                value, error = (floats(tests[name]["auto"][part]) / lensed for part in ("value", "error"))
-                ratios[f"{self._label(name)}, {sky}"] = (value.tolist(), error.tolist())
-        return plots.ratio_curves(self._ell, ratios, "auto power / $R_L^2$ over lensed $N_L$")
+                curves.append(self._curve(name, _over(tests[name]["auto"], lensed), _SKY_LINES[sky], f", {sky}"))
+        return plots.ratio_curves(self._ell, curves, "auto power / $R_L^2$ over lensed $N_L$")
 
     def _sizes(self) -> Figure:
         """Each setting's networks against its own quadratic estimator, over a common axis."""
-        panels = {}
+        panels: list[tuple[Any, list[plots.Curve]]] = []
         for setting in self.content["patch_sizes"]:
             title = f"{setting['degrees']:g}°, {setting['noise_level']:g} uK-arcmin"
-            ratios = {name: setting["models"][name]["ratio"] for name in setting["networks"]}
-            panels[title] = (setting["bands"]["ell"], {n: (r["value"], r["error"]) for n, r in ratios.items()})
+            curves: list[plots.Curve] = []
+            for name in setting["networks"]:
+                ratio = setting["models"][name]["ratio"]
+                colour = _network_colour(sum(len(drawn) for _, drawn in panels) + len(curves))
+                curves.append(plots.Curve(f"{title}: {name}", colour, ratio["value"], ratio["error"]))
+            panels.append((setting["bands"]["ell"], curves))
         return plots.setting_panels(panels, "$N_L$ / $N_L$ of the quadratic estimator")
 
     def _omega_c(self) -> Figure:
         result = self.content["omega_c"]
-        shown = {name: self._label(name) for name in [*self._networks, self.content["experiment"]["reference"]]}
-        shown["truth"] = "true kappa"
-        skies: dict[float, dict[str, plots.LikelihoodCurve]] = {}
-        for name, label in shown.items():
+        shown = [*self._networks, self.content["experiment"]["reference"]]
+        looks = {name: (self._label(name), self._colour(name)) for name in shown}
+        looks["truth"] = ("true kappa", plots.TRUTH_COLOUR)
+        skies: dict[float, list[plots.LikelihoodCurve]] = {}
+        for name, look in looks.items():
             for omega, found in result["models"][name].items():
-                curve = plots.LikelihoodCurve(*(found[way]["likelihood"] for way in ("fixed", "corrected")))
-                skies.setdefault(float(omega), {})[label] = curve
+                curve = plots.LikelihoodCurve(*look, *(found[way]["likelihood"] for way in ("fixed", "corrected")))
+                skies.setdefault(float(omega), []).append(curve)
         return plots.likelihood_panels(result["grid"], skies, r"$\omega_c$")
 
     def _seeds(self) -> Figure:
         """Maps' spread over C^kk."""
         kappa = floats(self.content["theory"]["kappa"])
-        points = {}
+        curves = []
         for name, spread in self.content["seeds"].items():
-            points[f"{name}: maps, power over $C_L$"] = ((floats(spread["maps"]) / kappa).tolist(), None)
-            points[f"{name}: spectra, relative"] = (spread["relative"], None)
-        return plots.power_points(self._ell, points, "spread between seeds")
+            colour, maps = self._colour(name), (floats(spread["maps"]) / kappa).tolist()
+            curves.append(plots.Curve(f"{name}: maps, power over $C_L$", colour, maps))
+            curves.append(plots.Curve(f"{name}: spectra, relative", colour, spread["relative"], line="--"))
+        return plots.power_points(self._ell, curves, "spread between seeds")
 
     def _calibration(self) -> Figure:
         found = self.content["uncertainty"]
-        rings = {self._label(name): (part["pull_by_ring"], None) for name, part in found.items()}
-        bands = {self._label(n): (part["band_pull"]["value"], part["band_pull"]["error"]) for n, part in found.items()}
+        rings = [plots.Curve(self._label(n), self._colour(n), part["pull_by_ring"]) for n, part in found.items()]
+        bands = [self._curve(name, part["band_pull"]) for name, part in found.items()]
         positions = next(iter(found.values()))["rings"]
         return plots.calibration_panels({"pixels": rings, "bands": bands}, positions, self._ell)
 
@@ -207,3 +213,12 @@ class LensingFigures:
         rows = [[truth[i], prediction[i], prediction[i] - truth[i], sigma[i]] for i in shown]
         titles = ["true kappa", self._label(name), "difference", "its sigma"]
         return plots.map_rows(rows, titles, self.content["experiment"]["degrees"])
+
+
+def _network_colour(index: int) -> str:
+    return plots.NETWORK_COLOURS[index % len(plots.NETWORK_COLOURS)]
+
+
+def _over(measured: Mapping[str, Any], scale: np.ndarray) -> dict[str, Any]:
+    """A measured quantity over something a band."""
+    return {part: (floats(measured[part]) / scale).tolist() for part in ("value", "error")}

@@ -13,7 +13,7 @@ variances add.  A ratio of two estimators' N_L is taken within each such sample,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,14 +21,24 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.schema import ExperimentConfig
 from sphereml.harmonics.flat import FlatModes
-from sphereml.lensing.patch_spectra import Bands, PatchPowers
+from sphereml.lensing.patch_spectra import (
+    Bands,
+    PatchPowers,
+    correlation_of,
+    jackknife_error,
+    noise_of,
+    residual_of,
+    response_of,
+)
 from sphereml.tasks.lensing import LensingTask
+from sphereml.tasks.lensing_features import LMAX_KAPPA
 
 _EDGES = (100, 200, 300, 400, 500, 650, 800, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 3500, 4000)
-_LMAX_KAPPA = 3000
 # Where the goal is set: N_L(network) at most half of N_L(QE).
 GOAL = (300.0, 2000.0)
+GOAL_SPAN = f"{GOAL[0]:g} < L < {GOAL[1]:g}"
 
 
 def band_edges(fundamental: float, top: float) -> tuple[float, ...]:
@@ -42,10 +52,23 @@ def band_edges(fundamental: float, top: float) -> tuple[float, ...]:
 
 def patch_bands(task: LensingTask, output: str = "kappa") -> Bands:
     """Bands of an output's spectra on an experiment's patches, under its mask."""
-    modes = FlatModes(task.patch.size, task.patch.pixel_arcmin / 60)
-    reach = _LMAX_KAPPA if output == "kappa" else task.config.lensing.lmax_eb
-    top = min(reach, modes.nyquist_ell, task.spectra.lmax)
-    return Bands(modes, band_edges(modes.ell_f, top), task.mask.double())
+    return Bands(_modes(task.config), output_edges(task.config, output), task.mask.double())
+
+
+def output_edges(config: ExperimentConfig, output: str = "kappa") -> tuple[float, ...]:
+    """Edges of those bands."""
+    modes = _modes(config)
+    reach = LMAX_KAPPA if output == "kappa" else config.lensing.lmax_eb
+    return band_edges(modes.ell_f, min(reach, modes.nyquist_ell, config.lensing.spectra_lmax))
+
+
+def _modes(config: ExperimentConfig) -> FlatModes:
+    return FlatModes(config.patches.size, config.patches.pixel_arcmin / 60)
+
+
+def inside_goal(edges: Sequence[float]) -> np.ndarray:
+    """Which bands lie within the multipoles of the goal."""
+    return np.array([lo >= GOAL[0] and hi <= GOAL[1] for lo, hi in pairwise(edges)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +95,8 @@ class Judged:
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean auto, cross and truth, of all and of all but one group, ``(1 + group, 3, band)``: validation, test."""
         return (
-            self.validation.jackknife(self.validation_groups).means,
-            self.test.jackknife(self.test_groups).means,
+            self.validation.jackknife(self.validation_groups),
+            self.test.jackknife(self.test_groups),
         )
 
     @cached_property
@@ -100,29 +123,6 @@ class Judged:
         return _deviation(self.test.truth)
 
 
-def response_of(means: np.ndarray) -> np.ndarray:
-    """R_L (eq. 12) of means ``(..., 3, band)``."""
-    result: np.ndarray = means[..., 1, :] / means[..., 2, :]
-    return result
-
-
-def noise_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """N_L (eq. 10) of means ``(..., 3, band)`` with the response of ``calibration``."""
-    result: np.ndarray = means[..., 0, :] / response_of(calibration) ** 2 - means[..., 2, :]
-    return result
-
-
-def correlation_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
-    result: np.ndarray = means[..., 1, :] / np.sqrt(means[..., 0, :] * means[..., 2, :])
-    return result
-
-
-def residual_of(calibration: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Power of estimate minus truth over that of the truth."""
-    result: np.ndarray = (means[..., 0, :] - 2 * means[..., 1, :] + means[..., 2, :]) / means[..., 2, :]
-    return result
-
-
 Statistic = Callable[..., np.ndarray]
 
 
@@ -130,14 +130,30 @@ def measure(statistic: Statistic, *judged: Judged) -> Measured:
     """``statistic(calibration, means, calibration, means, ...)`` of one or several estimates, with its error."""
     validation, test = ([part.means[index] for part in judged] for index in (0, 1))
     wholes = [[part[:1] for part in side] for side in (validation, test)]
-    value = statistic(*_paired(*wholes))[0]
-    left_test = statistic(*_paired(wholes[0], [part[1:] for part in test]))
-    left_validation = statistic(*_paired([part[1:] for part in validation], wholes[1]))
-    return Measured(value, np.sqrt(_jackknife_variance(left_test) + _jackknife_variance(left_validation)))
+    of_test, of_validation = statistic(*_paired(wholes[0], test)), statistic(*_paired(validation, wholes[1]))
+    return Measured(of_test[0], np.hypot(jackknife_error(of_test), jackknife_error(of_validation)))
+
+
+def response(judged: Judged) -> Measured:
+    """R_L, of the validation patches alone."""
+    samples = response_of(judged.means[0])
+    return Measured(samples[0], jackknife_error(samples))
 
 
 def noise(judged: Judged) -> Measured:
     return measure(noise_of, judged)
+
+
+def correlation(judged: Judged) -> Measured:
+    """rho_L, of the test patches alone."""
+    samples = correlation_of(judged.means[1])
+    return Measured(samples[0], jackknife_error(samples))
+
+
+def residual(judged: Judged) -> Measured:
+    """Residual ratio, of the test patches alone."""
+    samples = residual_of(judged.means[1])
+    return Measured(samples[0], jackknife_error(samples))
 
 
 def noise_ratio(judged: Judged, reference: Judged) -> Measured:
@@ -146,9 +162,8 @@ def noise_ratio(judged: Judged, reference: Judged) -> Measured:
 
 
 def goal_ratio(judged: Judged, reference: Judged) -> Measured | None:
-    """The mean of that ratio over the bands within 300 < L < 2000; None when there are none."""
-    limits = pairwise(judged.test.bands.edges)
-    inside = np.array([lo >= GOAL[0] and hi <= GOAL[1] for lo, hi in limits])
+    """The mean of that ratio over the bands within the multipoles of ``GOAL``; None when there are none."""
+    inside = inside_goal(judged.test.bands.edges)
     if not inside.any():
         return None
     return measure(lambda *means: _ratio(*means)[..., inside].mean(axis=-1, keepdims=True), judged, reference)
@@ -162,11 +177,6 @@ def _ratio(*means: np.ndarray) -> np.ndarray:
 
 def _paired(validation: list[np.ndarray], test: list[np.ndarray]) -> list[np.ndarray]:
     return [means for pair in zip(validation, test, strict=True) for means in pair]
-
-
-def _jackknife_variance(left: np.ndarray) -> np.ndarray:
-    result: np.ndarray = (len(left) - 1) * left.var(axis=0)
-    return result
 
 
 def _deviation(powers: np.ndarray) -> Measured:

@@ -5,10 +5,7 @@ Reads ``lensing.json``, ``figures/*.png`` and ``figures/captions.json`` of a fol
 
 from __future__ import annotations
 
-import base64
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +16,13 @@ from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.noise import GOAL_SPAN
+from sphereml.evaluation.lensing.sentences import spelt_fit
+from sphereml.evaluation.report import ABSENT, is_finite, number, picture, read_json
 
-ABSENT = "–"
 _REMAKE = "run `sphereml study lensing` again"
 _UNIT = 1e-8
-_THEORY = {"kappa": "C_L of kappa", "N0_EB": "N0 EB", "N0_MV": "N0 EB + EE", "N0_iterated": "N0 EB iterated"}
 
 
 def write_lensing_report(folder: Path) -> Path:
@@ -32,71 +31,77 @@ def write_lensing_report(folder: Path) -> Path:
     Raises:
         UserError: ``lensing.json`` or the captions are missing or no JSON, or a figure is gone.
     """
-    content = _read(folder / "lensing.json")
-    captions = _read(folder / "figures" / "captions.json")
-    figures = [_figure(folder / "figures" / f"{name}.png", texts) for name, texts in captions.items()]
+    content, captions = _read(folder / "lensing.json"), _read(folder / "figures" / "captions.json")
+    figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
     return write_atomically(folder / "report.html", render(content, figures).encode())
 
 
 def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     """The page as text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(scaled=_scaled, with_error=_with_error, number=_number)
+    environment.filters.update(with_error=_with_error, number=number, fit=spelt_fit, probability=_probability)
     package = files("sphereml.evaluation")
     template = environment.from_string(package.joinpath("lensing_report.html.j2").read_text())
     edges = content["bands"]["edges"]
+    short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
         style=Markup(package.joinpath("report.css").read_text()),
         content=content,
         bands=[f"{lo:g}–{hi:g}" for lo, hi in pairwise(edges)],
-        theory={key: name for key, name in _THEORY.items() if key in content["theory"]},
+        tables=_tables(content, short),
+        short=short,
+        goal_span=GOAL_SPAN,
         networks={name: model for name, model in content["models"].items() if model["kind"] != "quadratic"},
         quadratic={name: model for name, model in content["models"].items() if model["kind"] == "quadratic"},
-        reference=content["experiment"]["reference"],
         figures=figures,
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", _REMAKE) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})", _REMAKE) from None
+    content = read_json(path, _REMAKE)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object", _REMAKE)
     return content
 
 
-def _figure(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing", _REMAKE)
-    picture = path.read_bytes()
-    # Width and height stand at fixed places of a PNG's first chunk; stating them keeps the page from jumping.
-    width, height = int.from_bytes(picture[16:20], "big"), int.from_bytes(picture[20:24], "big")
-    source = "data:image/png;base64," + base64.b64encode(picture).decode()
-    return {"source": source, "width": width, "height": height, **texts}
+def _tables(
+    content: Mapping[str, Any], short: Mapping[str, str]
+) -> list[tuple[str, Mapping[str, str], dict[str, Any]]]:
+    """Title, heads and columns of what is told band by band."""
+    models, reference = content["models"], content["experiment"]["reference"]
+    theory = {key: " ".join(lines) for key, lines in theory_lines(content).items()}
+    ratios = {name: m["ratio"][reference] for name, m in models.items() if m["kind"] != "quadratic"}
+
+    def measured(key: str) -> dict[str, Any]:
+        return {name: _column(model[key]) for name, model in models.items()}
+
+    noise = {name: _column(model["noise"], _scaled) for name, model in models.items()}
+    return [
+        ("Theory", theory, {key: [_scaled(value) for value in content["theory"][key]] for key in theory}),
+        ("Noise N_L", short, noise),
+        (f"N_L over that of {short[reference]}", short, {name: _column(ratio) for name, ratio in ratios.items()}),
+        ("Response R_L", short, measured("response")),
+        ("Correlation with the truth", short, measured("correlation")),
+    ]
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _column(measured: Mapping[str, Any], spell: Callable[[Any], str] = number) -> list[Markup | str]:
+    pairs = zip(measured["value"], measured["error"], strict=True)
+    return [_with_error({"value": value, "error": error}, spell) for value, error in pairs]
 
 
 def _scaled(value: Any) -> str:
     """A power in units of 1e-8, three digits."""
-    return f"{value / _UNIT:.3g}" if _finite(value) else ABSENT
+    return f"{float(f'{value / _UNIT:.3g}'):g}" if is_finite(value) else ABSENT
 
 
-def _number(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if _finite(value) else ABSENT
+def _probability(value: Any) -> str:
+    return f"{value:.2g}" if is_finite(value) else ABSENT
 
 
-def _with_error(measured: Any, band: int | None = None) -> Markup | str:
-    """``{"value", "error"}``, of a band where they are lists."""
+def _with_error(measured: Any, spell: Callable[[Any], str] = number) -> Markup | str:
+    """``{"value", "error"}``; an error that is not known is left out."""
     if not measured:
         return ABSENT
-    value, error = (measured[key] if band is None else measured[key][band] for key in ("value", "error"))
-    if not (_finite(value) and _finite(error)):
-        return _number(value)
-    return Markup('{}<span class="error"> ± {}</span>').format(_number(value), _number(error))
+    value, error = spell(measured["value"]), measured["error"]
+    return Markup('{}<span class="error"> ± {}</span>').format(value, spell(error)) if is_finite(error) else value

@@ -6,14 +6,17 @@ Schema (lists hold one value a band of L unless said otherwise; no number is inf
 * ``experiment``: name, simulator, noise, beam, taper, size, pixel_arcmin, degrees, patches (of the test), seed.
 * ``bands``: ``edges``, ``ell`` (mean L of the modes).
 * ``theory``: ``kappa`` (C_L^kk), ``N0_EB``, ``N0_MV``, ``N0_iterated`` in the bands.
+* ``iteration``: the convention of ``N0_iterated`` (see :mod:`~sphereml.lensing.iterated`), or why there is none.
 * ``models``: by name ``kind`` (network, ensemble, quadratic), ``label``, ``seconds_train``, ``averaged``, ``seed``,
   ``run``; powers ``auto``, ``truth``; M ``response``, ``noise``, ``correlation``, ``residual``, ``scatter``,
   ``sample_variance``; ``over_n0`` (N_L over its N0; quadratic only); ``ratio``: by quadratic estimator M and
-  ``goal`` ``{"value", "error"}``, the mean ratio over 300 < L < 2000.
+  ``goal`` ``{"value", "error"}``, the mean ratio over the multipoles of ``noise.GOAL``.
 * ``e``: the same for E, ``bands`` and by name ``auto``, ``truth``, M ``residual`` and ``correlation``; if predicted.
-* ``nulls``: by sky and name M ``cross`` and ``auto``, ``chi2``, ``bands``, ``probability``.
-* ``omega_c``: ``grid``, ``fiducial`` and by name and omega_c of the sky: ``shift`` (chi2, eq. 16) and, debiased
-  ``fixed`` or ``corrected``, ``mean``, ``sigma``, ``offset_sigmas``, ``likelihood`` on the grid (eq. 17).
+* ``nulls``: by sky and name M ``cross`` and ``auto``, ``chi2``, ``bands``, ``probability`` (null: too few skies).
+* ``omega_c``: ``grid``, ``fiducial`` and by name and omega_c of the sky: ``shift`` (chi2, eq. 16; it has no
+  probability), ``paired_shift`` (chi2, probability) and, debiased ``fixed`` or ``corrected``, ``likelihood`` on the
+  grid (eq. 17), ``bounded``: whether both edges of the grid are below 1 % of its peak; if so ``mean``, ``sigma``,
+  ``offset_sigmas``, else ``lower`` or ``upper``, a limit (95 %) where one edge is.
 * ``seeds``: by ensemble ``names``, ``spectra``, ``relative``, ``maps``, ``pixel``, ``pixel_error`` (eq. 18).
 * ``uncertainty``: by name ``pull``, ``within_1_sigma``, ``within_2_sigma``, ``rings``, ``pull_by_ring`` (one a ring),
   M ``band_pull``.
@@ -36,9 +39,11 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.schema import ExperimentConfig
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing.entries import main_part, notes_of, omega_c_entry, setting_entry
+from sphereml.evaluation.lensing.noise import output_edges
 from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.study import LensingStudy, run_names, settings_of
 from sphereml.training.runs import Run
@@ -59,7 +64,7 @@ def measure_runs(runs: Sequence[Run], say: Callable[[str], None], skip: Collecti
     settings = settings_of(runs)
     studies = [LensingStudy({names[id(run)]: run for run in setting}, say) for setting in settings]
     main = studies[0]
-    _refuse_few(main)
+    refuse_few(main.config)
     content = main_part(main)
     content["patch_sizes"] = [setting_entry(study) for study in studies]
     if "nulls" not in skip:
@@ -97,11 +102,16 @@ class LensingResult:
         return stream.getvalue()
 
 
-def _refuse_few(study: LensingStudy) -> None:
-    bands, patches = len(study.bands.edges) - 1, study.config.evaluation.patches
-    if patches < bands + 3:
-        what = f"{patches} test patches for {bands} bands of L"
+def refuse_few(config: ExperimentConfig) -> None:
+    """Raise UserError when there are too few test or validation patches for a covariance of the bands of kappa."""
+    bands, lensing = len(output_edges(config)) - 1, config.lensing
+    if config.evaluation.patches < bands + 3:
+        what = f"{config.evaluation.patches} test patches for {bands} bands of L"
         raise UserError(what, f"raise evaluation.patches to {bands + 3} or more, better to {10 * bands}")
+    skies = min(lensing.test_skies, lensing.validation_skies)
+    if lensing.simulator == "curved" and (skies < 2 or skies * lensing.patches_per_sky < bands + 3):
+        what = f"{skies} skies of {lensing.patches_per_sky} patches to test (or to validate) for {bands} bands of L"
+        raise UserError(what, "an error takes two skies or more: raise lensing.test_skies and lensing.validation_skies")
 
 
 def _json(parts: Any) -> Any:

@@ -2,8 +2,9 @@
 
 Conventions: a set is a function of ``evaluation.seed`` and its stream, and gives the same patches whenever it is gone
 through; sets of the same stream and different cosmologies share their random phases.  No stream is one of training.
-Patches of a curved sky are taken evenly from the skies of their part; one sky is one jackknife group.  Patches drawn
-by FFT are a group each: neighbours on a drawn sky share only waves longer than a patch.
+Patches of one sky are one jackknife group, as they share long waves: of a curved sky (patches are taken evenly from the
+skies of their part) and of a drawn one, from which neighbours are cut.  Where there are fewer than 20 drawn skies, too
+few for an error, every drawn patch is a group, and the errors of the lowest bands are a little too small.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sphereml.training.patch_sources import Part, StoredPatches, open_source
 
 # Streams of the evaluation seed; those of training are below 10.
 STREAMS = {"validation": 10, "test": 11, "null": 12, "gaussian": 13}
+_LEAST_SKIES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,16 @@ class PatchSet:
     @property
     def groups(self) -> np.ndarray:
         """The jackknife group of every patch."""
-        return self._chosen if isinstance(self.source, FlatLensing) else self.source.groups[self._chosen]
+        if isinstance(self.source, StoredPatches):
+            return self.source.groups[self._chosen]
+        skies = self._drawn_skies((self.source.sky.size // self.source.patch.size) ** 2)
+        return skies if len(np.unique(skies)) >= _LEAST_SKIES else self._chosen
+
+    def _drawn_skies(self, each: int) -> np.ndarray:
+        """The drawn sky of every patch: each batch draws its own."""
+        batch, place = np.divmod(self._chosen, self.batch)
+        result: np.ndarray = batch * self.batch + place // each
+        return result
 
     def batches(self, device: torch.device) -> Iterator[LensingSample]:
         chosen, seed = self._chosen, self.task.config.evaluation.seed

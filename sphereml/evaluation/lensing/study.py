@@ -173,7 +173,7 @@ class LensingStudy:
         sets = {"unlensed": self.sets.unlensed(), "gaussian": self.sets.drawn("gaussian", gaussian=True)}
         return {
             sky: {
-                name: null_test(powers, self.judged[name])
+                name: null_test(powers, self.judged[name], patches.groups)
                 for name, powers in self.powers(self._cleaned(sky, patches)).items()
             }
             for sky, patches in sets.items()
@@ -194,7 +194,8 @@ class LensingStudy:
             return {omega: side[omega][name] for omega in simulated}
 
         names = validation[simulated[1]]
-        return {name: DensityFit(of(validation, name), of(test, name), theory, fiducial=simulated[1]) for name in names}
+        groups = self.sets.drawn("test").groups
+        return {name: DensityFit(of(validation, name), of(test, name), theory, simulated[1], groups) for name in names}
 
     def _spectra(self, step: float) -> CmbSpectra:
         """Of an omega_c that is so much larger."""

@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_THEORY = (("kappa", "C_L\nkappa"), ("N0_EB", "N0\nEB"), ("N0_MV", "N0\nEB+EE"), ("N0_iterated", "N0\niterated"))
-_QUADRATIC = {"qe_naive": "QE EB\nnaive", "qe_eb": "QE EB\nfair", "qe_mv": "QE EB+EE\nfair"}
+from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.noise import GOAL_SPAN
 
 
 def lensing_table(content: Mapping[str, Any], console: Console | None = None) -> None:
@@ -29,18 +29,19 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
 def _noise(content: Mapping[str, Any]) -> Table:
     experiment, reference = content["experiment"], content["experiment"]["reference"]
     patches = f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
-    other = _QUADRATIC[reference].replace("\n", " ")
+    other = " ".join(model_lines(reference, reference))
     title = f"C_L and N_L of kappa / 1e-8, {patches} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("L", no_wrap=True)
-    theory = [(key, heading) for key, heading in _THEORY if key in content["theory"]]
+    theory = theory_lines(content)
     networks = [name for name, model in content["models"].items() if model["kind"] != "quadratic"]
     quadratic = [name for name in content["models"] if name not in networks]
-    headings = [heading for _, heading in theory] + [f"N_L {_QUADRATIC[name]}" for name in quadratic]
+    headings = ["\n".join(lines) for lines in theory.values()]
+    headings += ["N_L " + "\n".join(model_lines(name, name)) for name in quadratic]
     for heading in [*headings, *(part for name in networks for part in (f"N_L\n{name}", f"ratio\n{name}"))]:
         table.add_column(heading, justify="right", no_wrap=True)
     for band, (lo, hi) in enumerate(pairwise(content["bands"]["edges"])):
-        row = [_scaled(content["theory"][key][band]) for key, _ in theory]
+        row = [_scaled(content["theory"][key][band]) for key in theory]
         row += [_scaled(content["models"][name]["noise"]["value"][band]) for name in quadratic]
         for name in networks:
             model = content["models"][name]
@@ -53,9 +54,9 @@ def _goal(content: Mapping[str, Any], name: str) -> str:
     reference = content["experiment"]["reference"]
     goal = content["models"][name]["ratio"][reference]["goal"]
     if goal is None:
-        return f"{name}: no band within 300 < L < 2000"
+        return f"{name}: no band within {GOAL_SPAN}"
     spelt = f"{goal['value']:.3f}±{goal['error']:.3f}"
-    return f"{name}: N_L over the QE's, mean over 300 < L < 2000: {spelt} (goal 0.5; the paper 0.3-0.5)"
+    return f"{name}: N_L over the QE's, mean over {GOAL_SPAN}: {spelt} (goal 0.5; the paper 0.3-0.5)"
 
 
 def _scaled(value: float | None) -> str:

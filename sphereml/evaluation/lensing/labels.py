@@ -1,0 +1,37 @@
+"""What curves and columns are called: in full in legends, in short lines at the head of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+QUADRATIC = {
+    "qe_naive": "QE EB, naive mask (as the paper)",
+    "qe_eb": "QE EB, fair mask",
+    "qe_mv": "QE EB + EE, fair mask",
+}
+_QUADRATIC_LINES = {"qe_naive": ("QE EB", "naive"), "qe_eb": ("QE EB", "fair"), "qe_mv": ("QE EB+EE", "fair")}
+_THEORY_LINES = {
+    "kappa": ("C_L", "kappa"),
+    "N0_EB": ("N0", "EB"),
+    "N0_MV": ("N0", "EB+EE"),
+    "N0_iterated": ("N0 EB", "iterated"),
+}
+
+
+def theory_lines(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Heads of the theory's columns, of the curves that a result holds."""
+    return {key: lines for key, lines in _THEORY_LINES.items() if key in content["theory"]}
+
+
+def theory_labels(content: Mapping[str, Any]) -> dict[str, str]:
+    """The same for legends; the iterated one names its convention."""
+    labels = {key: " ".join(lines) for key, lines in theory_lines(content).items()}
+    if "N0_iterated" in labels and content.get("iteration"):
+        labels["N0_iterated"] += f" ({content['iteration']})"
+    return labels
+
+
+def model_lines(name: str, label: str) -> tuple[str, ...]:
+    """Head of a model's column."""
+    return _QUADRATIC_LINES.get(name, (label,))
