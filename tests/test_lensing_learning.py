@@ -11,9 +11,9 @@ from sphereml.tasks.lensing import LensingScaling, LensingTask
 from sphereml.training.lensing_fit import Sampler, build_lensing_network, fit_lensing, predict_standardized
 from sphereml.training.lifecycle import FitOptions
 
-# 128 fresh patches tell rho to 0.006.  Measured: see STATED below.
+# Of 128 fresh patches, to 0.006.  Reached: 0.849, 0.679; the estimator alone 0.833, 0.667.
 EDGES = (200.0, 500.0, 1000.0)
-STATED = (0.80, 0.55)
+STATED = (0.82, 0.65)
 
 
 def test_two_minutes_of_training_reach_the_stated_correlation(tmp_path):
@@ -31,7 +31,6 @@ def test_two_minutes_of_training_reach_the_stated_correlation(tmp_path):
     images = (prediction, batch.base[..., 0])
     learnt, estimator = (PatchPowers.measure(bands, image, truth).jackknife() for image in images)
     reached = correlation_of(learnt)[0]
-    print(reached, correlation_of(estimator)[0])
     assert (reached > STATED).all()
     ratio = noise_of(learnt, learnt) / noise_of(estimator, estimator)
     assert ratio[0, 0] + 2 * jackknife_error(ratio)[0] < 1

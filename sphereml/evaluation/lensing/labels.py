@@ -25,11 +25,8 @@ def theory_lines(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def theory_labels(content: Mapping[str, Any]) -> dict[str, str]:
-    """The same for legends; the iterated one names its convention."""
-    labels = {key: " ".join(lines) for key, lines in theory_lines(content).items()}
-    if "N0_iterated" in labels and content.get("iteration"):
-        labels["N0_iterated"] += f" ({content['iteration']})"
-    return labels
+    """The same for legends; the convention of the iterated one stands in the notes."""
+    return {key: " ".join(lines) for key, lines in theory_lines(content).items()} | {"kappa": "C_L of kappa"}
 
 
 def model_lines(name: str, label: str) -> tuple[str, ...]:
