@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.harmonics.rings import alm_index
-from sphereml.patches.lambert import LambertPatch, directions, tangent_basis, transport
+from sphereml.patches.lambert import LambertPatch
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.lensed_sky import (
     LensedSky,
@@ -28,6 +28,7 @@ from sphereml.simulate.lensed_sky import (
     lensed_rings,
 )
 from sphereml.sky.rotations import frame_at
+from sphereml.sky.stokes import directions, tangent_basis, transport
 
 FRONT = frame_at(0.0, 0.0, 0.0)
 # (lon, lat, position angle); the last one's pixels surround the pole.

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sphereml.patches.square import SquarePatch
+
 
 @dataclass(frozen=True)
-class GnomonicPatch:
+class GnomonicPatch(SquarePatch):
     """A gnomonic image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of arXiv:1904.13265, section 2: 24.96 degrees on a side, fundamental multipole 14.4.
@@ -23,20 +25,6 @@ class GnomonicPatch:
 
     size: int = 64
     pixel_arcmin: float = 23.4
-
-    @property
-    def pixel_deg(self) -> float:
-        return self.pixel_arcmin / 60
-
-    @property
-    def extent(self) -> float:
-        """Side of the image in the tangent plane, degrees."""
-        return self.size * self.pixel_deg
-
-    @property
-    def fundamental_ell(self) -> float:
-        """Multipole of the longest wave that fits the side, ``360 / extent``."""
-        return 360 / self.extent
 
     @property
     def half_diagonal(self) -> float:
@@ -70,12 +58,3 @@ class GnomonicPatch:
         reach = self._middle * (1 + 1e-12)
         inside = (np.abs(column - self._middle) <= reach) & (np.abs(row - self._middle) <= reach)
         return column, row, inside
-
-    @property
-    def _middle(self) -> float:
-        return (self.size - 1) / 2
-
-    @property
-    def _step(self) -> float:
-        """Side of a pixel in units of the tangent plane (radians at the tangent point)."""
-        return float(np.radians(self.pixel_deg))

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
+from sphereml.patches.square import SquarePatch
+from sphereml.sky.stokes import directions, stokes_rotation, transport
 
 # The antipode of the centre is a circle of this radius, in radians at the centre.
 _RIM = 2.0
 
 
 @dataclass(frozen=True)
-class LambertPatch:
+class LambertPatch(SquarePatch):
     """An equal-area image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of DeepCMB (arXiv:1810.01483): 5 degrees on a side.
@@ -43,20 +45,6 @@ class LambertPatch:
         if self._middle * self._step * np.sqrt(2) >= _RIM:
             what = f"a patch {self.extent:.4g} degrees wide is larger than the Lambert projection of the whole sphere"
             raise UserError(what, f"keep it below {np.degrees(_RIM * np.sqrt(2)):.0f} degrees")
-
-    @property
-    def pixel_deg(self) -> float:
-        return self.pixel_arcmin / 60
-
-    @property
-    def extent(self) -> float:
-        """Side of the image, degrees at the centre."""
-        return self.size * self.pixel_deg
-
-    @property
-    def fundamental_ell(self) -> float:
-        """Multipole of the longest wave that fits the side, ``360 / extent``."""
-        return 360 / self.extent
 
     @property
     def half_diagonal(self) -> float:
@@ -105,47 +93,3 @@ class LambertPatch:
         """
         theta, phi = directions(self.vectors(frames))
         return stokes_rotation(self.axes(frames), theta, phi)
-
-    @property
-    def _middle(self) -> float:
-        return (self.size - 1) / 2
-
-    @property
-    def _step(self) -> float:
-        """Side of a pixel in the image, radians at the centre."""
-        return float(np.radians(self.pixel_deg))
-
-
-def directions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colatitude in [0, pi] and longitude in [0, 2 pi] of vectors ``(..., 3)``, exact near the poles."""
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    return np.arctan2(np.hypot(x, y), z), np.mod(np.arctan2(y, x), 2 * np.pi)
-
-
-def tangent_basis(theta: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit vectors outwards, south and east, each ``(..., 3)``: the basis of COSMO's Q and U."""
-    sine, cosine, zero = np.sin(theta), np.cos(theta), np.zeros_like(theta)
-    along_x, along_y = np.cos(phi), np.sin(phi)
-    out = np.stack([sine * along_x, sine * along_y, cosine], axis=-1)
-    south = np.stack([cosine * along_x, cosine * along_y, -sine], axis=-1)
-    return out, south, np.stack([-along_y, along_x, zero], axis=-1)
-
-
-def transport(tangents: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Tangent vectors at ``start`` carried in parallel along the great circle to ``end``, all ``(..., 3)`` units.
-
-    ``w - (w.end) (start + end) / (1 + start.end)``: the least rotation that brings start to end.
-    """
-    share = np.einsum("...i,...i->...", tangents, end) / (1 + np.einsum("...i,...i->...", start, end))
-    return np.asarray(tangents - share[..., None] * (start + end))
-
-
-def stokes_rotation(axes: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    """Factor from ``Q + iU`` with respect to the meridian to that in the basis whose east is ``axes``, ``(...)``.
-
-    With ``axes = cos psi east - sin psi south``, ``(Q + iU)' = exp(-2i psi) (Q + iU)``.
-    """
-    _, south, east = tangent_basis(theta, phi)
-    cosine = np.einsum("...i,...i->...", axes, east)
-    minus_sine = np.einsum("...i,...i->...", axes, south)
-    return np.asarray((cosine + 1j * minus_sine) ** 2)

@@ -6,10 +6,11 @@ D_ell = ell (ell + 1) C_ell / 2 pi unless told ``raw_cl=True``, which this modul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from sphereml.config.lensing import CosmologyConfig
 from sphereml.simulate.fields import gaussian_field
 
 
@@ -24,6 +25,10 @@ class Cosmology:
     As: float = 2.21e-9
     ns: float = 0.9624
     mnu: float = 0.06  # sum of neutrino masses, eV
+
+    @classmethod
+    def of(cls, config: CosmologyConfig) -> Cosmology:
+        return cls(**asdict(config))
 
 
 PLANCK_2013 = Cosmology()

@@ -22,9 +22,10 @@ import ducc0
 import numpy as np
 
 from sphereml.harmonics.rings import alm_index, alm_size, threads
-from sphereml.patches.lambert import LambertPatch, directions, stokes_rotation, tangent_basis, transport
+from sphereml.patches.lambert import LambertPatch
 from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.simulate.fields import draw_alm
+from sphereml.sky.stokes import directions, stokes_rotation, tangent_basis, transport
 
 # What ducc0 is asked for; it takes nothing below 1e-6 in single precision.
 _EPSILON = {np.dtype(np.complex64): 2e-6, np.dtype(np.complex128): 1e-11}

@@ -93,7 +93,7 @@ class Campaign:
             what = f"lensing.lmax={config.lmax} is above lensing.spectra_lmax={config.spectra_lmax}"
             raise UserError(what, "lower lmax or raise spectra_lmax (CAMB is exact well below it)")
         patch = LambertPatch(patches.size, patches.pixel_arcmin)
-        cosmology = Cosmology(**asdict(config.cosmology))
+        cosmology = Cosmology.of(config.cosmology)
         skies = (config.patches_per_sky, config.lmax, config.spectra_lmax, config.seed)
         return cls(patch, *skies, cosmology, config.lensed_eb)
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from sphereml.config.lensing import CosmologyConfig
 from sphereml.config.schema import ExperimentConfig
 from sphereml.domains import FlatPatch
 from sphereml.harmonics.flat_polarization import FlatSky
@@ -67,10 +66,6 @@ class LensingScaling:
         return cls(**values)
 
 
-def cosmology(config: CosmologyConfig) -> Cosmology:
-    return Cosmology(**asdict(config))
-
-
 @dataclass(frozen=True, eq=False)
 class LensingBatch:
     """What a network takes and is asked for, standardized, on the patch's domain.
@@ -98,7 +93,7 @@ class LensingTask:
     @classmethod
     def of(cls, config: ExperimentConfig) -> LensingTask:
         """With CAMB's spectra of the configuration, from disk when they are there."""
-        return cls(config, load_spectra(config.lensing.spectra_lmax, cosmology(config.lensing.cosmology)))
+        return cls(config, load_spectra(config.lensing.spectra_lmax, Cosmology.of(config.lensing.cosmology)))
 
     @cached_property
     def patch(self) -> FlatSky:

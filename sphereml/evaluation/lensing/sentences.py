@@ -90,8 +90,9 @@ class Sentences:
 
     def null_autos(self) -> str:
         return (
-            "Auto power after R² where kappa is not in the data, over the N_L of lensed skies. What it falls short of "
-            "1 is noise that lensing makes beyond its spectra (N1) and, on unlensed skies, also the missing lensed B."
+            "Auto power after R² where kappa is not in the data, over the N_L of lensed skies. What a quadratic "
+            "estimator falls short of 1 is noise that lensing makes beyond its spectra (N1) and, on unlensed skies, "
+            "also the missing lensed B. A network may exceed 1 on Gaussian skies: it takes their B for lensing."
         )
 
     def sizes(self) -> str:
