@@ -344,6 +344,9 @@ def test_a_resumed_file_that_is_wrong_comes_once_more(place, site, monkeypatch) 
 
 
 def test_ctrl_c_keeps_what_came(place: Place, site: Site) -> None:
+    # A shell that starts the tests in the background leaves Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt() -> None:
         partial = place.folder / "tile.fits.partial"
         while not (partial.exists() and partial.stat().st_size):

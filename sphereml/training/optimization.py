@@ -6,6 +6,8 @@ uninterrupted one to the last bit.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -64,6 +66,20 @@ class Regression(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": _schedule(optimizer, config)}
 
 
+@dataclass(frozen=True)
+class _Cosine:
+    """The share of the full rate at every step: from 1/25 up to 1 over the first twentieth, then down to nothing."""
+
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        top, last = max(self.steps / 20 - 1, 0.0), max(self.steps - 1, 1)
+        if step < top:
+            return 1 - 0.96 * (1 + math.cos(math.pi * step / top)) / 2
+        passed = min((step - top) / (last - top), 1.0)
+        return (1 + math.cos(math.pi * passed)) / 2
+
+
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> dict[str, Any]:
     """``step``: a tenth every ``decay_every`` epochs; ``plateau``: half after ``decay_every`` epochs without a better
     validation loss; ``cosine``: a rise over the first twentieth, then down to zero."""
@@ -72,8 +88,6 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> dict[
         plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=config.decay_every - 1)
         return {"scheduler": plateau, "monitor": "val_loss"}
     if config.schedule == "cosine":
-        steps = config.epochs * config.steps_per_epoch
-        rise = max(0.05, 2 / steps)  # a rise of a single step divides by zero
-        cosine = lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps, pct_start=rise, cycle_momentum=False)
+        cosine = lr_scheduler.LambdaLR(optimizer, _Cosine(config.epochs * config.steps_per_epoch))
         return {"scheduler": cosine, "interval": "step"}
     return {"scheduler": lr_scheduler.StepLR(optimizer, step_size=config.decay_every, gamma=0.1)}
