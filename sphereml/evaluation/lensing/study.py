@@ -33,12 +33,13 @@ _PIXELS_AT_ONCE = 50 * 64**2
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Names to tell runs apart by: the model's; where they share it with the patch's size or the seed, or the hash."""
+    """Names to tell runs apart by: the model's; where they share it with size, averaging, seed, or else the hash."""
     names = [run.name for run in runs]
     degrees = [f"{run.config.patches.size * run.config.patches.pixel_arcmin / 60:g}deg" for run in runs]
-    for more in (degrees, [f"s{run.config.training.seed}" for run in runs]):
+    averaging = ["swa" if run.config.training.average_from < 1 else "" for run in runs]
+    for more in (degrees, averaging, [f"s{run.config.training.seed}" for run in runs]):
         alike = {name: {m for n, m in zip(names, more, strict=True) if n == name} for name in names}
-        names = [f"{n}-{m}" if len(alike[n]) > 1 else n for n, m in zip(names, more, strict=True)]
+        names = [f"{n}-{m}" if m and len(alike[n]) > 1 else n for n, m in zip(names, more, strict=True)]
     return [run.folder.name if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
 
 

@@ -16,7 +16,7 @@ from sphereml.evaluation.lensing.noise import GOAL_SPAN
 
 def lensing_table(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print C_L, N0, N_L and the networks' ratios to the reference, and the notes."""
-    wide = 110 + 24 * len(content["models"])
+    wide = 120 + 2 * sum(len(name) + 4 for name in content["models"])
     console = console or Console(width=None if Console().is_terminal else wide)
     console.print(_noise(content))
     for name, model in content["models"].items():
