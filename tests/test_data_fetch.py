@@ -420,7 +420,7 @@ def test_an_unknown_checksum_is_pinned_at_the_first_download(place: Place, site:
         ("map.fits", b"some words", "not a FITS file"),
         ("map.fits", b"", "not a FITS file"),
         ("map.fits.gz", column_table(2), "not gzipped"),
-        ("map.fits.gz", gzip.compress(b"some words"), "not a FITS file"),
+        ("map.fits.gz", gzip.compress(b"some words", mtime=0), "not a FITS file"),
         ("map.fits.gz", b"<html></html>", "web page"),
     ],
 )
