@@ -21,7 +21,7 @@ from sphereml.lensing import sphere_estimator
 from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.sphere_estimator import SphereEstimator
-from sphereml.simulate.cmb_spectra import load_spectra, spectra_path
+from sphereml.simulate.cmb_spectra import load_spectra
 from sphereml.simulate.fields import draw_alm
 from sphereml.simulate.lensed_sky import draw_sky, lensed_alm
 
@@ -162,7 +162,6 @@ def cut(alm: np.ndarray, lmax: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not spectra_path().exists(), reason="no kept CAMB spectra: run `sphereml lensing n0` once")
 def test_eb_on_a_lensed_sky_has_unit_response_and_the_noise_of_lensed_skies():
     """Multipoles up to 3000 at 1 uK-arcmin; the proxy auto / R^2 - C^kk holds N1, 1.45 to 1.12 x N0 (DESIGN.md)."""
     spectra, lmax_kappa = load_spectra(), 1800

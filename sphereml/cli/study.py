@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import add_overrides, model_configs, say, study_folder
+from sphereml.cli.train import train_models
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"the experiment {configs[0].name} is of {configs[0].task}", "name one of lensing")
     folder = study_folder(options.out, configs[0])
     _refuse_few(configs)
-    runs = _trained(configs, options)
+    runs = train_models(configs, options.resume, options.overwrite)
     study_runs(runs, folder, say, options.skip)
 
 
@@ -47,17 +48,6 @@ def _refuse_few(configs: Sequence[ExperimentConfig]) -> None:
 
     for config in configs:
         refuse_few(config)
-
-
-def _trained(configs: Sequence[ExperimentConfig], options: argparse.Namespace) -> list[Run]:
-    from sphereml.training.lensing_fit import fit_lensing
-    from sphereml.training.lifecycle import FitOptions
-
-    runs = []
-    for number, config in enumerate(configs, start=1):
-        say(f"{number} of {len(configs)}: training {config.model.name}")
-        runs.append(fit_lensing(config, FitOptions(options.resume, options.overwrite, say)))
-    return runs
 
 
 def study_runs(runs: Sequence[Run], folder: Path, say: Callable[[str], None] = say, skip: Collection[str] = ()) -> Path:

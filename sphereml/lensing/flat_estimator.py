@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
@@ -75,7 +76,7 @@ class FlatEstimator:
     def fine(self) -> FlatSky:
         """The same sky on as many pixels as products of two legs need."""
         least = (2 * self.observation.lmax + self.lmax_kappa) / self.sky.fundamental_ell
-        size = 2 * _fast_length(int(least / 2) + 1)
+        size = 2 * next_fast_len(int(least / 2) + 1, real=True)
         return FlatSky(size, self.sky.pixel_arcmin * self.sky.size / size)
 
     def __call__(self, legs: Legs) -> torch.Tensor:
@@ -221,16 +222,3 @@ def _resample(modes: torch.Tensor, size: int) -> torch.Tensor:
     result[..., :half, :half] = modes[..., :half, :half]
     result[..., 1 - half :, :half] = modes[..., 1 - half :, :half]
     return result
-
-
-def _fast_length(least: int) -> int:
-    """The next product of 2, 3 and 5."""
-    size = least
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 1

@@ -49,11 +49,6 @@ class LensedPatches:
         return LensedPatches(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def join(parts: list[LensedPatches]) -> LensedPatches:
-    """Several lots of patches as one."""
-    return LensedPatches(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(LensedPatches)))
-
-
 @dataclass(frozen=True, eq=False)
 class FlatLensing:
     """Draws lensed patches of ``patch``'s size.

@@ -30,8 +30,6 @@ from sphereml.simulate.fields import gaussian_beam
 from sphereml.simulate.flat_lensing import LensedPatches
 from sphereml.tasks.lensing_features import EstimatorFeatures, Features, PlainFeatures
 
-OUTPUTS = ("e", "kappa", "q", "u")
-
 
 @dataclass(frozen=True, eq=False)
 class LensingSample:

@@ -48,14 +48,12 @@ from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.study import LensingStudy, run_names, settings_of
 from sphereml.training.runs import Run
 
-SECTIONS = ("nulls", "omega_c", "uncertainty")
-
 
 def measure_runs(runs: Sequence[Run], say: Callable[[str], None], skip: Collection[str] = ()) -> LensingResult:
     """Measure finished runs; the first setting in full, the others' noise.
 
     Args:
-        skip: of ``SECTIONS``, what is not measured.
+        skip: of ``nulls``, ``omega_c`` and ``uncertainty``, what is not measured.
 
     Raises:
         UserError: a run that is not of lensing, or too few test patches for the bands.
