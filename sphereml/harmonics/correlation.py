@@ -8,12 +8,12 @@ is averaged.  ``ell``: ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)``, averaged 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 import torch
 
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index
 
 
@@ -56,10 +56,10 @@ def sphere_band_correlation(
     a: torch.Tensor,
     b: torch.Tensor,
     lmax: int,
-    bands: Sequence[Sequence[float]],
+    bands: Bands,
     kind: Literal["mode", "ell"],
 ) -> torch.Tensor:
-    """Mean r of alms ``(batch, nalm)`` in each band ``lo <= ell < hi``: ``(batch, nband)`` float64.
+    """Mean r of alms ``(batch, nalm)`` in each band: ``(batch, nband)`` float64.
 
     Raises:
         ValueError: unknown form, or a band without a multipole.
@@ -73,7 +73,7 @@ def sphere_band_correlation(
         r = safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
     else:
         raise ValueError(f"unknown form of r: {kind!r}; use 'mode' or 'ell'")
-    return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands], dim=-1)
+    return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands.limits], dim=-1)
 
 
 def _abs2(a: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 
 # Edges are compared with this relative tolerance, so that ell_F computed in another way still is the first band's edge.
 _EDGE_TOLERANCE = 1e-9
@@ -78,11 +79,21 @@ class FlatModes:
         Raises:
             UserError: there are none.
         """
-        ell = self.ell * (1 + _EDGE_TOLERANCE)
+        return self._between(self.ell * (1 + _EDGE_TOLERANCE), lo, hi, "Fourier mode")
+
+    def bins_in_band(self, lo: float, hi: float) -> np.ndarray:
+        """Indices of the bins whose mean multipole lies in ``lo <= ell < hi``.
+
+        Raises:
+            UserError: there are none.
+        """
+        return self._between(self.bin_ell, lo, hi, "ring of modes")
+
+    def _between(self, ell: np.ndarray, lo: float, hi: float, what: str) -> np.ndarray:
         members = np.flatnonzero((ell >= lo) & (ell < hi))
         if members.size == 0:
             raise UserError(
-                f"no Fourier mode of a {self.size * self.pixel_deg:.4g}-degree patch has {lo:g} <= ell < {hi:g}",
+                f"no {what} of a {self.size * self.pixel_deg:.4g}-degree patch has {lo:g} <= ell < {hi:g}",
                 f"choose a band between {self.ell_f:.4g} and {self.nyquist_ell:.4g}",
             )
         return members
@@ -112,16 +123,6 @@ class FlatModes:
         phase_a, phase_b = (_phase(*self._modes(image, window)) for image in (a, b))
         return (phase_a * phase_b.conj()).real
 
-    def band_r(
-        self, a: torch.Tensor, b: torch.Tensor, lo: float, hi: float, window: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Average of the per-mode r over a band ``lo <= ell < hi``, ``(...)``; raises UserError for an empty band."""
-        return self.band_mean(self.per_mode_r(a, b, window), lo, hi)
-
-    def binned_r(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
-        """Average of the per-mode r in bins of ell_F, ``(..., bin_count)`` at :attr:`bin_ell`."""
-        return self.bin_mean(self.per_mode_r(a, b, window))
-
     def cross_power(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
         """Binned cross-spectrum C_ell, ``(..., bin_count)`` at :attr:`bin_ell`, (map unit)^2 sr.
 
@@ -146,10 +147,10 @@ class FlatModes:
         modes = torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
         return modes, torch.finfo(image.dtype).eps ** 2 * self.size**2 * energy
 
-    def band_mean(self, values: torch.Tensor, lo: float, hi: float) -> torch.Tensor:
-        """Mean over the modes of a band, ``(..., nmodes)`` -> ``(...)``; raises UserError for an empty band."""
-        members = torch.from_numpy(self.in_band(lo, hi)).to(values.device)
-        return values.index_select(-1, members).mean(dim=-1)
+    def band_mean(self, values: torch.Tensor, bands: Bands) -> torch.Tensor:
+        """Mean over the modes of every band, ``(..., nmodes)`` -> ``(..., nband)``; UserError for an empty band."""
+        members = (torch.from_numpy(self.in_band(lo, hi)).to(values.device) for lo, hi in bands.limits)
+        return torch.stack([values.index_select(-1, one).mean(dim=-1) for one in members], dim=-1)
 
     def bin_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over the modes of each bin, ``(..., nmodes)`` -> ``(..., bin_count)``."""
