@@ -29,6 +29,7 @@ from sphereml.lensing.patch_spectra import (
 )
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.flat_lensing import FlatLensing
+from sphereml.sky.plane import SquareGrid
 
 PIXEL, LMAX_KAPPA = 4.0, 1500
 OBSERVATION = Observation(noise=1.0, beam=1.0, lmin=30, lmax=2000)
@@ -159,7 +160,7 @@ def test_the_fair_filter_sees_kappa_better_than_the_naive_one():
     model = PatchModel(patch, toy_spectra(), replace(OBSERVATION, beam=0.0), edge[:, None] * edge[None], 64)
     noise = model.variance**0.5 * torch.randn(2, 48, size, size, generator=generator)
     q, u = (model.mask * (image + white) for image, white in zip((patches.q, patches.u), noise, strict=True))
-    bands = PatchBands(FlatModes(size, PIXEL / 60), Bands.edges(200.0, 600.0, 1200.0), model.mask)
+    bands = PatchBands(FlatModes(SquareGrid(size, PIXEL)), Bands.edges(200.0, 600.0, 1200.0), model.mask)
     powers = []
     for chosen, grid in ((WienerFilter(model), model.padded), (NaiveFilter(model), patch)):
         kappa = FlatEstimator(grid, toy_spectra(), model.observation, "EB", LMAX_KAPPA).image(chosen(q, u))
@@ -182,7 +183,7 @@ def test_lensed_skies_of_camb_give_back_their_kappa_and_the_excess_of_n1():
     clean = (source.sky.to_images(source.sky.to_modes(image) * beam) for image in (skies.q, skies.u))
     chosen = FlatEstimator(source.sky, spectra, observation)
     kappa = chosen.image(NaiveFilter(model)(*(image + white for image, white in zip(clean, noise, strict=True))))
-    bands = PatchBands(FlatModes(side, 2.34375 / 60), Bands.edges(*edges))
+    bands = PatchBands(FlatModes(SquareGrid(side, 2.34375)), Bands.edges(*edges))
     mean = PatchPowers.measure(bands, kappa, skies.kappa).jackknife()[0]
     np.testing.assert_allclose(response_of(mean), 1, atol=0.03)
     excess = noise_of(mean, mean) / bands.average(NoiseModel(spectra, observation).eb())

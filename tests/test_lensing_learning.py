@@ -27,7 +27,7 @@ def test_two_minutes_of_training_reach_the_stated_correlation(tmp_path):
     batch = task.batch(Sampler.of(task, "test").draw(20260, 128), LensingScaling.from_json(run.scaling()))
     with torch.inference_mode():
         prediction = predict_standardized(network, batch, task)[..., 0]
-    bands = PatchBands(FlatModes(task.patch.size, task.patch.pixel_arcmin / 60), BANDS, task.mask)
+    bands = PatchBands(FlatModes(task.patch), BANDS, task.mask)
     truth = batch.target[..., 0]
     images = (prediction, batch.base[..., 0])
     learnt, estimator = (PatchPowers.measure(bands, image, truth).jackknife() for image in images)

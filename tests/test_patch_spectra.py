@@ -23,7 +23,7 @@ from sphereml.lensing.patch_spectra import (
 )
 
 SKY, BANDS = FlatSky(32, 4.0), Bands.edges(200, 500, 1000, 2000)
-MODES = FlatModes(32, 4 / 60)
+MODES = FlatModes(SKY)
 POWER = 1e-7 / (1 + np.arange(4000.0) / 300)
 
 

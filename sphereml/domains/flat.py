@@ -17,6 +17,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
+from sphereml.sky.plane import SquareGrid
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,18 @@ class FlatPatch:
     def shape(self) -> tuple[int, ...]:
         return (self.n, self.n)
 
+    @classmethod
+    def of(cls, grid: SquareGrid, projection: str = "gnomonic") -> FlatPatch:
+        """The domain on the pixels of a grid, e.g. those of a patch of the sky."""
+        return cls(grid.size, grid.pixel_arcmin, projection)
+
+    @cached_property
+    def grid(self) -> SquareGrid:
+        return SquareGrid(self.n, self.pixel_size)
+
     @cached_property
     def modes(self) -> FlatModes:
-        return FlatModes(self.n, self.pixel_size / 60)
+        return FlatModes(self.grid)
 
     def coarser(self) -> FlatPatch:
         if self.n % 2:
@@ -91,7 +101,7 @@ class FlatPatch:
         if kind == "mode":
             return self.modes.band_mean(self.modes.per_mode_r(a, b, window), bands)
         a, b = centred(a, window), centred(b, window)
-        ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
+        ab, aa, bb = (self.modes.bin_mean(self.modes.cross_power(*pair)) for pair in ((a, b), (a, a), (b, b)))
         r = safe_ratio(ab, aa * bb)
         return torch.stack([r[..., self.modes.bins_in_band(lo, hi)].mean(dim=-1) for lo, hi in bands.limits], dim=-1)
 

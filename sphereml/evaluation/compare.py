@@ -75,7 +75,7 @@ class PatchScores:
 
 def score_patches(prediction: np.ndarray, test: TestPatches, bands: Bands) -> PatchScores:
     """Per-mode r of predicted patches ``(n, size, size)`` against the target under the window."""
-    modes = FlatModes(test.patch.size, test.patch.pixel_deg)
+    modes = FlatModes(test.patch)
     predicted, target = (torch.from_numpy(values.astype(np.float64)) for values in (prediction, test.target))
     r = modes.per_mode_r(predicted, target, torch.from_numpy(test.window))
     flat = bands.chosen(PATCH_BANDS)

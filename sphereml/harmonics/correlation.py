@@ -32,6 +32,11 @@ def alm_cross_power(a: torch.Tensor, b: torch.Tensor, lmax: int) -> torch.Tensor
     return total.index_add(-1, ell, power) / (2 * torch.arange(lmax + 1, device=power.device) + 1)
 
 
+def windowed_mean(field: torch.Tensor, window: torch.Tensor, pixels: tuple[int, ...]) -> torch.Tensor:
+    """Window-weighted mean over the axes ``pixels``, which are kept with length 1; 0 under an empty window."""
+    return (field * window).sum(dim=pixels, keepdim=True) / window.sum(dim=pixels, keepdim=True).clamp_min(1e-30)
+
+
 def centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     """``window (field - mean)`` of fields ``(batch, ...)`` with their window-weighted means, float64.
 
@@ -40,8 +45,7 @@ def centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     pixels = tuple(range(1, field.ndim))
     rounding = 8 * torch.finfo(field.dtype).eps  # of the field, and of sums over up to 2^16 pixels
     field, window = field.double(), window.double()
-    mean = (field * window).sum(dim=pixels, keepdim=True) / window.sum(dim=pixels, keepdim=True).clamp_min(1e-30)
-    rest, whole = (field - mean) * window, field * window
+    rest, whole = (field - windowed_mean(field, window, pixels)) * window, field * window
     alive = rest.square().sum(pixels, keepdim=True) > rounding**2 * whole.square().sum(pixels, keepdim=True)
     return torch.where(alive, rest, 0.0)
 

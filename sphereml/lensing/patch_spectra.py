@@ -67,18 +67,8 @@ class PatchBands:
 
     def power(self, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
         """Cross power of images ``(patch, size, size)`` in each band, float64 ``(patch, band)``."""
-        product = (self._modes_of(a) * self._modes_of(b).conj()).real
-        kept = 1.0 if self.window is None else float(self.window.double().square().mean())
-        return self.modes.band_mean(product, self.bands).cpu().numpy() * (self.modes.area / (self.modes.size**4 * kept))
-
-    def _modes_of(self, images: torch.Tensor) -> torch.Tensor:
-        field = images.double()
-        if self.window is not None:
-            window = self.window.to(field)
-            mean = (window * field).sum(dim=(-2, -1), keepdim=True) / window.sum()
-            field = window * (field - mean)
-        members = torch.from_numpy(self.modes.independent).to(field.device)
-        return torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
+        power = self.modes.cross_power(a, b, self.window)
+        return self.modes.band_mean(power, self.bands).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,7 @@ from sphereml.lensing.patch_spectra import (
     residual_of,
     response_of,
 )
+from sphereml.sky.plane import SquareGrid
 from sphereml.tasks.lensing import LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA
 
@@ -56,18 +57,14 @@ def wide_bands(fundamental: float, top: float) -> Bands:
 
 def patch_bands(task: LensingTask, output: str = "kappa") -> PatchBands:
     """Bands of an output's spectra on an experiment's patches, under its mask."""
-    return PatchBands(_modes(task.config), output_bands(task.config, output), task.mask.double())
+    return PatchBands(FlatModes(task.patch), output_bands(task.config, output), task.mask.double())
 
 
 def output_bands(config: ExperimentConfig, output: str = "kappa") -> Bands:
     """Bands of an output's spectra on the patches of an experiment."""
-    modes = _modes(config)
+    grid = SquareGrid(config.patches.size, config.patches.pixel_arcmin)
     reach = LMAX_KAPPA if output == "kappa" else config.lensing.lmax_eb
-    return wide_bands(modes.ell_f, min(reach, modes.nyquist_ell, config.lensing.spectra_lmax))
-
-
-def _modes(config: ExperimentConfig) -> FlatModes:
-    return FlatModes(config.patches.size, config.patches.pixel_arcmin / 60)
+    return wide_bands(grid.fundamental_ell, min(reach, grid.nyquist_ell, config.lensing.spectra_lmax))
 
 
 def inside_goal(bands: Bands) -> np.ndarray:
