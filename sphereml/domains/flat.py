@@ -29,6 +29,10 @@ class FlatPatch:
     projection: str = "gnomonic"
 
     @property
+    def correlation(self) -> Correlation:
+        return "mode"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return (self.n, self.n)
 

@@ -51,6 +51,10 @@ class HealpixSky:
         return Region(self.nside, self.coarse_pixels, self.coarse_nside)
 
     @property
+    def correlation(self) -> Correlation:
+        return "ell"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return (self.region.npix,)
 
