@@ -153,11 +153,6 @@ class Stitcher:
         return float(np.sqrt(np.mean(ratio**2)))
 
 
-def stitch(values: np.ndarray, frames: np.ndarray, patch: GnomonicPatch, grid: HealpixGrid) -> Stitched:
-    """Stitch patches that are all at hand; see :class:`Stitcher` to stream them."""
-    return stitch_stream([(values, frames)], patch, grid)
-
-
 def stitch_stream(
     batches: Iterable[tuple[np.ndarray, np.ndarray]], patch: GnomonicPatch, grid: HealpixGrid
 ) -> Stitched:

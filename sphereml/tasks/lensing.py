@@ -20,13 +20,13 @@ import torch
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.domains import FlatPatch
+from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import PatchModel
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
-from sphereml.simulate.fields import gaussian_beam
 from sphereml.simulate.flat_lensing import LensedPatches
 from sphereml.tasks.lensing_features import EstimatorFeatures, Features, PlainFeatures
 
