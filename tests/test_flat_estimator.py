@@ -44,8 +44,7 @@ def toy_spectra(strength: float = 1.0) -> CmbSpectra:
     bb = 2e-6 * np.exp(-((ell / 800) ** 1.2))
     potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = bb[:2] = potential[:2] = 0
-    zero = np.zeros(3001)
-    return CmbSpectra(zero, ee, zero, zero, ee, bb, zero, potential)
+    return CmbSpectra(ee, ee, bb, potential)
 
 
 @lru_cache(maxsize=8)

@@ -28,7 +28,7 @@ def toy_spectra() -> CmbSpectra:
     bb = 2e-6 * np.exp(-((ell / 800) ** 1.2))
     ee[:2] = bb[:2] = 0
     zero = np.zeros(3001)
-    return CmbSpectra(zero, ee, zero, zero, ee, bb, zero, zero)
+    return CmbSpectra(ee, ee, bb, zero)
 
 
 def tapered(size: int = SIZE, width: int = 5) -> torch.Tensor:

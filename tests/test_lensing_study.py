@@ -16,6 +16,7 @@ from scipy import stats
 
 from sphereml.cli import study as verb
 from sphereml.config.compose import compose
+from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing import entries, results, study
 from sphereml.evaluation.lensing.chi_square import Covariance
@@ -33,7 +34,7 @@ from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
 from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import PLANCK_2013, Cosmology
+from sphereml.simulate.cmb import PLANCK_2013
 from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.simulate.lensing_store import LensingStore
 from sphereml.tasks import lensing as lensing_task
@@ -64,7 +65,7 @@ def _toy(lmax: int, strength: float) -> CmbSpectra:
     potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = potential[:2] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, 0.98 * ee, zero, zero, potential)
+    bare = CmbSpectra(ee, 0.98 * ee, zero, potential)
     return replace(bare, bb_lensed=first_order_bb(bare, lmax))
 
 

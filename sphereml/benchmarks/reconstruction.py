@@ -31,7 +31,7 @@ def synthetic_spectra(lmax: int) -> CmbSpectra:
     potential = 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = potential[:2] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, ee, zero, zero, potential)
+    bare = CmbSpectra(ee, ee, zero, potential)
     return replace(bare, bb_lensed=first_order_bb(bare, lmax))
 
 

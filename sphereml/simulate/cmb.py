@@ -6,30 +6,10 @@ D_ell = ell (ell + 1) C_ell / 2 pi unless told ``raw_cl=True``, which this modul
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 
-from sphereml.config.lensing import CosmologyConfig
+from sphereml.config.lensing import Cosmology
 from sphereml.simulate.fields import gaussian_field
-
-
-@dataclass(frozen=True)
-class Cosmology:
-    """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483)."""
-
-    H0: float = 67.94
-    ombh2: float = 0.0222
-    omch2: float = 0.1185
-    tau: float = 0.0943
-    As: float = 2.21e-9
-    ns: float = 0.9624
-    mnu: float = 0.06  # sum of neutrino masses, eV
-
-    @classmethod
-    def of(cls, config: CosmologyConfig) -> Cosmology:
-        return cls(**asdict(config))
-
 
 PLANCK_2013 = Cosmology()
 

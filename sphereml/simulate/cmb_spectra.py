@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.lensing import Cosmology
 from sphereml.data.holdings import open_holdings
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
-from sphereml.simulate.cmb import PLANCK_2013, Cosmology
+from sphereml.simulate.cmb import PLANCK_2013
 
 _ACCURACY = 8
 _NONLINEAR = "mead2020"
@@ -31,15 +32,11 @@ LMAX = 6000
 
 @dataclass(frozen=True, eq=False)
 class CmbSpectra:
-    """Unlensed ``tt, ee, te``, the lensed ones, the lensed B and the potential, each ``(lmax + 1,)`` float64."""
+    """Unlensed E, lensed E and B, and the potential, each ``(lmax + 1,)`` float64."""
 
-    tt: np.ndarray
     ee: np.ndarray
-    te: np.ndarray
-    tt_lensed: np.ndarray
     ee_lensed: np.ndarray
     bb_lensed: np.ndarray
-    te_lensed: np.ndarray
     potential: np.ndarray
 
     @property
@@ -72,7 +69,7 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     plain = results.get_unlensed_scalar_cls(**units).T
     lensed = results.get_lensed_scalar_cls(**units).T
     potential = results.get_lens_potential_cls(lmax=lmax, raw_cl=True)[:, 0]
-    chosen = (plain[0], plain[1], plain[3], lensed[0], lensed[1], lensed[2], lensed[3], potential)
+    chosen = (plain[1], lensed[1], lensed[2], potential)
     return CmbSpectra(*(np.ascontiguousarray(values, dtype=np.float64) for values in chosen))
 
 

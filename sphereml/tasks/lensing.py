@@ -25,7 +25,6 @@ from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import PatchModel
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.flat_lensing import LensedPatches
 from sphereml.tasks.lensing_features import EstimatorFeatures, Features, PlainFeatures
@@ -91,7 +90,7 @@ class LensingTask:
     @classmethod
     def of(cls, config: ExperimentConfig) -> LensingTask:
         """With CAMB's spectra of the configuration, from disk when they are there."""
-        return cls(config, load_spectra(config.lensing.spectra_lmax, Cosmology.of(config.lensing.cosmology)))
+        return cls(config, load_spectra(config.lensing.spectra_lmax, config.lensing.cosmology))
 
     @cached_property
     def patch(self) -> FlatSky:

@@ -23,7 +23,6 @@ from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstruct
 from sphereml.evaluation.lensing.seeds import same_but_seed
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
-from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
 from sphereml.training.runs import Run
@@ -204,7 +203,7 @@ class LensingStudy:
         lensing = self.config.lensing
         moved = replace(lensing.cosmology, omch2=round(lensing.cosmology.omch2 + step, 6))
         self.say(f"CAMB's spectra of omega_c = {moved.omch2:.4f}")
-        return load_spectra(lensing.spectra_lmax, Cosmology.of(moved))
+        return load_spectra(lensing.spectra_lmax, moved)
 
     def _shifted(self, part: str, omega: float, spectra: CmbSpectra) -> dict[str, PatchPowers]:
         """Powers of patches of another cosmology, and of their truth; the filters stay fiducial."""
