@@ -25,8 +25,7 @@ from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.wigner import quadrature, wigner_integrals, wigner_series
 from sphereml.simulate import cmb_spectra
-from sphereml.simulate.cmb import PLANCK_2013
-from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra, spectra_path
+from sphereml.simulate.cmb_spectra import PLANCK_2013, CmbSpectra, load_spectra, spectra_path
 
 REFERENCE = Path(__file__).parents[1] / "../shared/reference/lensing_n0.json"
 

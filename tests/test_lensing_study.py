@@ -34,8 +34,7 @@ from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
 from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import PLANCK_2013
-from sphereml.simulate.cmb_spectra import CmbSpectra
+from sphereml.simulate.cmb_spectra import PLANCK_2013, CmbSpectra
 from sphereml.simulate.lensing_store import LensingStore
 from sphereml.tasks import lensing as lensing_task
 from sphereml.tasks.lensing import LensingTask

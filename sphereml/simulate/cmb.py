@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from sphereml.config.lensing import Cosmology
+from sphereml.simulate.cmb_spectra import PLANCK_2013, run_camb
 from sphereml.simulate.fields import gaussian_field
-
-PLANCK_2013 = Cosmology()
 
 # CAMB's lensed spectra lose accuracy close to the highest multipole that was asked of it.
 _LENSING_MARGIN = 500
@@ -20,19 +19,12 @@ _LENSING_MARGIN = 500
 def cmb_spectrum(lmax: int, cosmology: Cosmology = PLANCK_2013) -> np.ndarray:
     """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero.
 
-    The lensing potential is CAMB's at accuracy 1: made for foreground tests at the multipoles of dust templates, not
-    for lensing work: that is :mod:`sphereml.simulate.cmb_spectra`.
+    Raises:
+        UserError: CAMB refuses the cosmology.
     """
-    import camb
-
-    parameters = camb.CAMBparams()
-    parameters.set_cosmology(
-        H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau, mnu=cosmology.mnu
-    )
-    parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
-    parameters.set_for_lmax(max(lmax, 2) + _LENSING_MARGIN, lens_potential_accuracy=1)
-    results = camb.get_results(parameters)
-    spectra = results.get_lensed_scalar_cls(lmax=max(lmax, 2), CMB_unit="muK", raw_cl=True)
+    highest = max(lmax, 2)
+    results = run_camb(highest + _LENSING_MARGIN, cosmology)
+    spectra = results.get_lensed_scalar_cls(lmax=highest, CMB_unit="muK", raw_cl=True)
     return np.ascontiguousarray(spectra[: lmax + 1, 0], dtype=np.float64)
 
 

@@ -23,8 +23,8 @@ from sphereml.config.lensing import Cosmology
 from sphereml.data.holdings import open_holdings
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
-from sphereml.simulate.cmb import PLANCK_2013
 
+PLANCK_2013 = Cosmology()
 _ACCURACY = 8
 _NONLINEAR = "mead2020"
 LMAX = 6000
@@ -59,12 +59,7 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     """
     if lmax < 2:
         raise UserError(f"lmax {lmax} of the spectra is impossible", "give 2 or more")
-    import camb
-
-    try:
-        results = camb.get_results(_parameters(lmax, cosmology))
-    except (camb.CAMBError, ValueError) as error:
-        raise UserError(f"CAMB refuses {cosmology}: {error}", "give other parameters") from None
+    results = run_camb(lmax, cosmology)
     units = {"lmax": lmax, "CMB_unit": "muK", "raw_cl": True}
     plain = results.get_unlensed_scalar_cls(**units).T
     lensed = results.get_lensed_scalar_cls(**units).T
@@ -73,19 +68,25 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     return CmbSpectra(*(np.ascontiguousarray(values, dtype=np.float64) for values in chosen))
 
 
-def _parameters(lmax: int, cosmology: Cosmology) -> Any:
-    """``camb.CAMBparams``; CAMB has no types."""
+def run_camb(lmax: int, cosmology: Cosmology) -> Any:
+    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types).
+
+    Raises:
+        UserError: CAMB refuses the cosmology.
+    """
     import camb
 
     parameters = camb.CAMBparams()
-    parameters.set_cosmology(
-        H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau, mnu=cosmology.mnu
-    )
-    parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
-    parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
-    parameters.NonLinear = camb.model.NonLinear_lens
-    parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)
-    return parameters
+    primordial = ("As", "ns")
+    try:
+        parameters.set_cosmology(**{name: x for name, x in vars(cosmology).items() if name not in primordial})
+        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial})
+        parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
+        parameters.NonLinear = camb.model.NonLinear_lens
+        parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)
+        return camb.get_results(parameters)
+    except (camb.CAMBError, ValueError) as error:
+        raise UserError(f"CAMB refuses {cosmology}: {error}", "give other parameters") from None
 
 
 def spectra_path(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: Path | None = None) -> Path:
