@@ -330,7 +330,7 @@ def test_the_iterated_noise_falls_back_to_the_convention_that_holds_and_names_it
     def settles(model: object, iteration: Iteration) -> IteratedNoise:
         if iteration.e_filter == "lensed" or not model:
             raise UserError("delensing would remove more B at ell=310 than there is", "raise the noise")
-        return IteratedNoise(np.ones(3), np.ones(3), 1)
+        return IteratedNoise(np.ones(3), 1)
 
     monkeypatch.setattr(entries, "iterate_eb", settles)
     curve, convention = entries._iterated(cast(NoiseModel, "model"))
