@@ -28,6 +28,7 @@ from sphereml.training.runs import Run
 SETTINGS = [
     *("patches.size=16", "patches.pixel_arcmin=93.6", "model.width=4", "model.depth=1"),
     *("training.epochs=1", "training.steps_per_epoch=3", "training.validation_batches=1", "training.batch_size=2"),
+    "training.seed=2",
 ]
 NETWORKS = (
     *("unet_flat", "unet_sphere", "unet_oriented", "unet_flat_plain", "unet_sphere_plain"),
