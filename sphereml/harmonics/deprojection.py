@@ -37,7 +37,12 @@ class Transforms(Protocol):
     """What deprojection asks of a masked field; modes are complex ``(..., ncomp, nmode)``."""
 
     @property
-    def pixel_area(self) -> float: ...
+    def pixel_area(self) -> float:
+        """Solid angle of a pixel, sr."""
+
+    @property
+    def bias_iterations(self) -> int:
+        """Iterations of an analysis that are enough for the bias."""
 
     def weighted(self, maps: np.ndarray) -> np.ndarray:
         """Maps times the mask."""
@@ -92,8 +97,8 @@ class Deprojection:
 
     @cached_property
     def alms(self) -> np.ndarray:
-        """Modes of the masked templates, ``(nt, ncomp, nmode)``."""
-        return np.stack([self.field.alms(template) for template in self.templates])
+        """Modes of the masked templates, ``(nt, ncomp, nmode)``, as the bias needs them."""
+        return _alms(self.field, self.templates)
 
     def products(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """``<a_i, b_j>`` of maps ``(n1, ncomp, npix)`` and ``(n2, ncomp, npix)``."""
@@ -122,21 +127,18 @@ def deprojection_bias(
         fields: the two masked fields.
     """
     field, other = fields
-    bias = np.zeros_like(guess)
-    seen = _seen(first, guess.swapaxes(0, 1), field, other) if first else None
-    if first and seen is not None:
-        bias -= _contracted(first.inverse, first.alms, _alms(other, seen), field)
-    if second:
-        if second is first and field is other:
-            bias += bias.swapaxes(0, 1)  # C x P(f) and P(f) x C are one array and its transpose
-            through = seen
-        else:
-            through = _seen(second, guess, other, field)
-            bias -= _contracted(second.inverse, second.alms, _alms(field, through), other).swapaxes(0, 1)
-        if first and through is not None:
-            between = first.inverse @ first.products(first.masked, field.weighted(through)) @ second.inverse
-            bias += _contracted(between, first.alms, second.alms, field)
-    return bias
+    if second is None:
+        if first is None:
+            return np.zeros_like(guess)
+        return _one_sided(first, _seen(first, guess.swapaxes(0, 1), field, other), other)
+    through = _seen(second, guess, other, field)
+    right = _one_sided(second, through, field).swapaxes(0, 1)
+    if first is None:
+        return right
+    same = second is first and field is other
+    left = right.swapaxes(0, 1) if same else deprojection_bias(first, None, guess, fields)
+    between = first.inverse @ first.products(first.masked, field.weighted(through)) @ second.inverse
+    return left + right + _contracted(between, first.alms, second.alms, field)
 
 
 def noise_bias(deprojection: Deprojection, variance: np.ndarray) -> np.ndarray:
@@ -153,15 +155,20 @@ def noise_bias(deprojection: Deprojection, variance: np.ndarray) -> np.ndarray:
     return bias + bias.swapaxes(0, 1) + _contracted(between @ deprojection.inverse, *2 * (deprojection.alms,), field)
 
 
+def _one_sided(deprojection: Deprojection, through: np.ndarray, other: Transforms) -> np.ndarray:
+    """``- A^-1_ij P(f_i) x P(through_j)``, the second with the other field's mask."""
+    return -_contracted(deprojection.inverse, deprojection.alms, _alms(other, through), other)
+
+
 def _seen(deprojection: Deprojection, spectra: np.ndarray, field: Transforms, other: Transforms) -> np.ndarray:
     """``C v^2 f_j`` as maps of the other field, ``(nt, ncomp, npix)``."""
-    return np.stack(
-        [other.synthesis(other.filtered(field.plain_alms(field.weighted(f)), spectra)) for f in deprojection.masked]
-    )
+    count = field.bias_iterations
+    seen = (field.plain_alms(field.weighted(masked), count) for masked in deprojection.masked)
+    return np.stack([other.synthesis(other.filtered(alms, spectra)) for alms in seen])
 
 
 def _alms(field: Transforms, maps: np.ndarray) -> np.ndarray:
-    return np.stack([field.alms(row) for row in maps])
+    return np.stack([field.alms(row, field.bias_iterations) for row in maps])
 
 
 def _contracted(weights: np.ndarray, first: np.ndarray, second: np.ndarray, field: Transforms) -> np.ndarray:

@@ -32,6 +32,8 @@ from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import fill_gaps
 
+_FINE = 128
+
 
 @dataclass(frozen=True, eq=False)
 class MaskedField:
@@ -66,6 +68,13 @@ class MaskedField:
     def pixel_area(self) -> float:
         """Solid angle of a pixel, sr."""
         return self.grid.pixel_area
+
+    @property
+    def bias_iterations(self) -> int:
+        """What the bias of deprojection needs: one on fine grids, where more change it by some 1e-8 (a spectrum like
+        1 / l^2) to 5e-7 (a flat one) of the largest pseudo-spectrum (Nside 128), and as many as the maps' on coarse ones.
+        """
+        return min(self.iterations, 1) if self.grid.nside >= _FINE else self.iterations
 
     @property
     def lmax_mask(self) -> int:
