@@ -108,9 +108,9 @@ class Deprojection:
         """Least-squares amplitudes ``(nt,)`` of the templates in maps ``(ncomp, npix)``, in map over template unit."""
         return np.asarray(self.inverse @ self.products(self.masked, self.field.weighted(maps)[None])[:, 0])
 
-    def clean(self, maps: np.ndarray) -> np.ndarray:
-        """Maps ``(ncomp, npix)`` less the templates in them."""
-        return maps - np.tensordot(self.amplitudes(maps), self.templates, axes=1)
+    def subtract(self, maps: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+        """Maps ``(ncomp, npix)`` less the templates of these amplitudes."""
+        return np.asarray(maps - np.tensordot(amplitudes, self.templates, axes=1))
 
 
 def deprojection_bias(
