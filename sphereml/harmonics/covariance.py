@@ -12,7 +12,7 @@ Garcia-Garcia et al. 2019, arXiv:1906.11765),
 with ``Xi = M / (2l'+1)`` the coupling of the products of masks and ``(x y)_(ll') = (x_l y_l' + x_l' y_l) / 2``.  In spin 2
 the kernel also turns E into B, with the matrix J = ((0, 1), (-1, 0)): ``<a~ a~*> = C K+ + (C J + J C)/2 K-``, exact where
 E and B have one spectrum; the two parts couple by Xi++ and Xi--.  Improved (Nicola et al. 2021, arXiv:2010.09717): the
-spectra are the pseudo-spectra over the mean product of the masks, which know how the mask smooths and leaks.
+spectra are the expected pseudo-spectra over the mean product of the masks, which know how the mask smooths and leaks.
 Deprojection's few modes are not counted.
 """
 
@@ -65,21 +65,36 @@ class Contractions:
         return cls(terms, terms)
 
 
-def effective_spectra(workspace: Workspace, alms: list[np.ndarray]) -> Contractions:
-    """Spectra of the improved approximation, from the coefficients ``(ncomp, nalm)`` of one map, two, or splits."""
-    fields = workspace.fields
+def effective_spectra(workspace: Workspace, alms: list[np.ndarray], guess: np.ndarray | None = None) -> Contractions:
+    """Spectra of the improved approximation, from the coefficients ``(ncomp, nalm)`` of one map, two, or splits.
 
-    def spectra(i: int, j: int, first: int, second: int) -> np.ndarray:
-        overlap = np.mean(fields[first].mask * fields[second].mask)
-        return fields[0].cross_spectra(alms[i], alms[j]) / overlap
-
-    if len(alms) <= 2:
-        last = len(alms) - 1
-        return Contractions.of_pair(spectra(0, 0, 0, 0), spectra(last, last, 1, 1), spectra(0, last, 0, 1))
+    Args:
+        guess: ``(ncl, lmax + 1)`` for one map, instead of what its own bandpowers say.
+    """
+    if len(alms) == 1:
+        one = _effective(workspace, workspace.fields[0].cross_spectra(alms[0], alms[0]), guess)
+        return Contractions.of_pair(one, one, one)
+    field = workspace.fields[0]
+    if len(alms) == 2:
+        autos = [_effective(workspace.of_one(i), field.cross_spectra(alm, alm)) for i, alm in enumerate(alms)]
+        return Contractions.of_pair(*autos, _effective(workspace, field.cross_spectra(*alms)))
     count = range(len(alms))
-    autos = np.mean([spectra(i, i, 0, 0) for i in count], axis=0)
-    signal = np.mean([spectra(i, j, 0, 0) for i in count for j in count if i != j], axis=0)
-    return Contractions.of_splits(signal, autos - signal, len(alms))
+    total = np.mean([field.cross_spectra(alm, alm) for alm in alms], axis=0)
+    cross = np.mean([field.cross_spectra(alms[i], alms[j]) for i in count for j in count if i != j], axis=0)
+    signal = _effective(workspace, cross)
+    return Contractions.of_splits(signal, _effective(workspace, total) - signal, len(alms))
+
+
+def _effective(workspace: Workspace, coupled: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
+    """Pseudo-spectra ``(n1, n2, lmax + 1)`` over the masks' product, those of a smooth fit and not of the one sky.
+
+    The square of a measured spectrum is too large by its own variance, at low ell by a half.
+    """
+    flat = coupled.reshape(len(workspace.names), -1)
+    smooth = workspace.fit(flat) if guess is None else guess
+    first, second = workspace.fields
+    spectra = np.tensordot(workspace.coupling_matrix(), smooth, axes=2) / np.mean(first.mask * second.mask)
+    return np.asarray(spectra.reshape(coupled.shape))
 
 
 def gaussian_covariance(workspace: Workspace, contractions: Contractions) -> np.ndarray:

@@ -39,8 +39,8 @@ class Options(TypedDict, total=False):
         second_templates: those of the second field, where the two differ.
         guess: ``(ncl, lmax + 1)`` spectra of the skies in the maps, beam included.
         noise_variance: ``(npix,)`` of uncorrelated noise in an auto spectrum, whose bias is taken away.
-        covariance: ``"improved"`` (pseudo-spectra of the maps over the mean of the masks' product: the improved
-            narrow-kernel approximation) or ``"narrow"`` (the guess as it stands).
+        covariance: ``"improved"`` (the improved narrow-kernel approximation, of the guess or of the bandpowers' own
+            fit) or ``"narrow"`` (the guess as it stands); see :mod:`~sphereml.harmonics.covariance`.
         unit: of the values.
     """
 
@@ -90,7 +90,7 @@ def estimate(workspace: Workspace, maps: tuple[np.ndarray, ...], **options: Unpa
         spectra = guess.reshape(coupled.shape)
         contractions = Contractions.of_pair(spectra, spectra, spectra)
     else:
-        contractions = effective_spectra(workspace, [one.alms for one in cleaned])
+        contractions = effective_spectra(workspace, [one.alms for one in cleaned], guess if len(maps) == 1 else None)
     return result.with_covariance(gaussian_covariance(workspace, contractions), "gaussian")
 
 
@@ -182,28 +182,8 @@ def _bias(
         return bias + of_signal(guess)
     signal = np.zeros_like(bias)
     for _ in range(_REFINEMENTS):
-        signal = of_signal(fitted_guess(workspace, coupled - bias - signal))
+        signal = of_signal(workspace.fit(coupled - bias - signal))
     return bias + signal
-
-
-def fitted_guess(workspace: Workspace, coupled: np.ndarray) -> np.ndarray:
-    """A smooth spectrum ``(ncl, lmax + 1)``, beam included, through the bandpowers of pseudo-spectra."""
-    values = workspace.decouple(coupled, beams=False)
-    ell = np.arange(coupled.shape[1])
-    scale = np.maximum(ell * (ell + 1.0), 1)
-    middle = (workspace.lower + workspace.upper - 1) / 2
-    if not workspace.dl:
-        values = values * middle * (middle + 1)
-    else:
-        values = values * 2 * np.pi
-    smooth = np.stack([np.interp(ell, middle, row) for row in values]) / scale
-    smooth[:, :2] = 0
-    for i, name in enumerate(workspace.names):
-        if name in ("EB", "BE", "TB", "BT"):
-            smooth[i] = 0
-        elif name[0] == name[1]:
-            smooth[i] = np.maximum(smooth[i], 0)
-    return smooth
 
 
 def _white_noise(workspace: Workspace, deprojection: Deprojection | None, variance: np.ndarray | None) -> np.ndarray:

@@ -15,7 +15,7 @@ function that unbins, and their windows ``(B M b^2 U)^-1 B M b^2``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -74,7 +74,7 @@ class Workspace:
             raise UserError(f"spins {self.spins}", "spectra are of fields of spin 0 or 2")
         if (self.purify_e or self.purify_b) and 2 not in self.spins:
             raise UserError("nothing to purify in scalar fields", "purify fields of spin 2")
-        _ = self.fields, self.membership, self.beam_product
+        _ = self.fields, self.membership, self.beams
 
     @cached_property
     def fields(self) -> tuple[MaskedField, MaskedField]:
@@ -129,8 +129,8 @@ class Workspace:
         return np.asarray(held / held.sum(axis=1, keepdims=True) * self._scale)
 
     @cached_property
-    def beam_product(self) -> np.ndarray:
-        """Product of the two beams, ``(lmax + 1,)``."""
+    def beams(self) -> Pair:
+        """The two beams to ``lmax``, ones where none is given."""
         count = self.fields[0].lmax + 1
         beams = [np.ones(count) if beam is None else np.asarray(beam, float) for beam in self._pair(self.beam)]
         for beam in beams:
@@ -138,7 +138,12 @@ class Workspace:
                 raise UserError(f"a beam to ell = {beam.size - 1}", f"give it to {count - 1}, or lower lmax")
             if not (np.isfinite(beam[:count]).all() and (beam[:count] > 0).all()):
                 raise UserError("a beam with values that are not positive", "lower lmax to where it ends")
-        return np.asarray(beams[0][:count] * beams[1][:count])
+        return beams[0][:count], beams[1][:count]
+
+    @cached_property
+    def beam_product(self) -> np.ndarray:
+        """Product of the two beams, ``(lmax + 1,)``."""
+        return self.beams[0] * self.beams[1]
 
     @cached_property
     def mask_spectrum(self) -> np.ndarray:
@@ -180,6 +185,32 @@ class Workspace:
     def decouple(self, coupled: np.ndarray, beams: bool = True) -> np.ndarray:
         """Bandpowers ``(ncl, nbin)`` of pseudo-spectra ``(ncl, lmax + 1)``, C_ell."""
         return self.solve(coupled @ self.binning.T, beams)
+
+    def fit(self, coupled: np.ndarray) -> np.ndarray:
+        """A smooth spectrum ``(ncl, lmax + 1)``, beam included, through the bandpowers of pseudo-spectra.
+
+        ``ell(ell+1) C`` is interpolated between the bands and constant above, C (or D where asked) constant below the
+        middle of the first; parity-odd spectra are zero, autos not negative, and ell = 0 and 1 are zero.
+        """
+        ell = np.arange(coupled.shape[1])
+        middle = (self.lower + self.upper - 1) / 2
+        values = self.decouple(coupled, beams=False) * (2 * np.pi if self.dl else middle * (middle + 1))
+        smooth = np.stack([np.interp(ell, middle, row) for row in values])
+        held = ell if self.dl else np.maximum(ell, middle[0])
+        smooth[:, 2:] /= (held * (held + 1))[2:]
+        smooth[:, :2] = 0
+        odd = [name.count("B") == 1 for name in self.names]
+        smooth[odd] = 0
+        auto = [name[0] == name[1] for name in self.names]
+        smooth[auto] = np.maximum(smooth[auto], 0)
+        return smooth
+
+    def of_one(self, side: int) -> Workspace:
+        """The workspace of the auto spectra of the first (0) or the second (1) field."""
+        mask, beam = self._pair(self.mask)[side], self._pair(self.beam)[side]
+        spin = self.spins[side]
+        pure = {"purify_e": self.purify_e and spin == 2, "purify_b": self.purify_b and spin == 2}
+        return replace(self, mask=mask, beam=beam, spins=(spin, spin), **pure)
 
     def bandpowers(self, *maps: np.ndarray, **options: Unpack[Options]) -> Bandpowers:
         """Bandpowers of one map (auto), two (cross), or the splits of one sky (mean of all their cross spectra).
