@@ -96,7 +96,7 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
-    lmax = _checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
+    lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
     covariance = _covariance(alms[1:], mask, weights, noise)
@@ -172,7 +172,8 @@ def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[
     return sky, templates, mask
 
 
-def _checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+def checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+    """``lmax``, ``2 nside`` when None; raises UserError when the multipoles are no range of the grid."""
     lmax = grid.safe_lmax if lmax is None else lmax
     if not 0 < lmin <= lmax < 3 * grid.nside:
         raise UserError(f"lmin={lmin}, lmax={lmax} at Nside {grid.nside}", f"keep 1 <= lmin <= lmax < {3 * grid.nside}")
@@ -197,7 +198,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
     amplitudes = start
     for _ in range(ITERATIONS):
         residual = alms[0] - amplitudes @ alms[1:]
-        noise = _smooth(cross_spectrum(residual, residual, lmax))
+        noise = smooth_spectrum(cross_spectrum(residual, residual, lmax))
         weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
         amplitudes = _solve(alms, weights, lmax)
     return amplitudes, weights, noise
@@ -225,7 +226,7 @@ def _products(alms: np.ndarray, lmax: int) -> np.ndarray:
     return cross_spectrum(alms[:, None], alms[None, :], lmax)
 
 
-def _smooth(cl: np.ndarray) -> np.ndarray:
+def smooth_spectrum(cl: np.ndarray) -> np.ndarray:
     """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
     ell = np.arange(len(cl))
     modes = 2.0 * ell[1:] + 1
