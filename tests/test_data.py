@@ -234,7 +234,7 @@ def test_a_mask_is_read_in_nest_order(tmp_path: Path) -> None:
         (np.zeros(GRID.npix), "empty"),
         (ramp(), "0 (drop) to 1"),
         (ramp() - 1, "0 (drop) to 1"),
-        (np.full(GRID.npix, np.nan), "NaN"),
+        (np.full(GRID.npix, np.nan), "empty"),
         (np.ones(100), "100 pixels"),
     ],
 )

@@ -15,6 +15,7 @@ from importlib import import_module
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
+from sphereml.cli.environment import settle_environment, usable_streams
 from sphereml.errors import UserError
 
 VERBS = {
@@ -68,10 +69,15 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    settle_environment()
+    with usable_streams():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(words: list[str]) -> int:
     # OpenMP threads that spin for long starve each other when anything else runs, and those that never spin are slow to
     # wake: a training step takes 1.6 x as long with OMP_WAIT_POLICY=PASSIVE.  torch reads this when it is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
     if verb in _TRAINING:
         keep_freed_memory()
@@ -82,14 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         options.run(options)
+        sys.stdout.flush()
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted(verb)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 

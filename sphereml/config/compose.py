@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sphereml.config.overrides import check_override, unknown_key
+from sphereml.config.quoting import quote_texts
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import validate
@@ -40,7 +41,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     ConfigStore.instance().store(name="schema", node=ExperimentConfig)
     try:
         with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
-            container = hydra_compose("config", overrides=list(overrides))
+            container = hydra_compose("config", overrides=quote_texts(overrides, ExperimentConfig))
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error
     return _onto_schema(container)

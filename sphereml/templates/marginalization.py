@@ -24,8 +24,10 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,14 +148,19 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
     return power_left(cmb, cleaned_cmb, mask, bands)
 
 
-def save(result: Marginalization, path: Path | str) -> Path:
-    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file)."""
+def save(result: Marginalization, path: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
+    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file).
+
+    Args:
+        facts: what else is known, e.g. names and units of the sky and the templates; JSON values.
+    """
     powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
     bands = {
         name: {"lo": lo, "hi": hi, "before": before, "after": after}
         for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
     }
     content = {
+        **(facts or {}),
         **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
         "lmin": result.lmin,
         "bands": bands,

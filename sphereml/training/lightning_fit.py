@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from sphereml.training.lifecycle import Diverged
+from sphereml.training.one_process import OneProcess
 from sphereml.training.optimization import Regression, allow_tf32
 from sphereml.training.runs import Run
 
@@ -93,6 +94,7 @@ def train_network(
         gradient_clip_val=config.clip or None,
         accelerator="auto",
         devices=1,
+        plugins=[OneProcess()],
         logger=[
             CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
