@@ -25,6 +25,7 @@ VERBS = {
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
+    "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
     "lensing": "noise curves of CMB lensing estimators",
     "study": "train lensing networks and measure them beside quadratic estimators",

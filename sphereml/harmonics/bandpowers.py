@@ -7,6 +7,7 @@ product of the two maps' units.  ``<values> = sum windows C_theory`` (summed ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,3 +99,28 @@ class Bandpowers:
         }  # fmt: skip
         attributes = {"quantity": "D_ell" if self.dl else "C_ell", "covariance": self.covariance_kind}
         return xarray.Dataset(data, coordinates, attributes)
+
+
+def combine(parts: Sequence[Bandpowers]) -> Bandpowers:
+    """Spectra of several pairs of fields in one object; covariances between the parts are NaN: not computed."""
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(name for part in parts for name in part.names)
+    first = parts[0]
+    count, size = len(names), len(first.lower)
+    windows = np.zeros((count, size, count, first.windows.shape[-1]))
+    known = all(part.covariance is not None for part in parts)
+    covariance = np.full((count, size, count, size), np.nan) if known else None
+    start = 0
+    for part in parts:
+        own = slice(start, start + len(part.names))
+        windows[own, :, own] = part.windows
+        if covariance is not None:
+            covariance[own, :, own] = part.covariance
+        start = own.stop
+    stacked = (np.concatenate([getattr(part, key) for part in parts]) for key in ("values", "coupled", "bias"))
+    values, coupled, bias = stacked
+    return replace(
+        first, names=names, values=values, windows=windows, coupled=coupled, bias=bias, covariance=covariance,
+        amplitudes=None,
+    )  # fmt: skip
