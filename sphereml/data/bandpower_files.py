@@ -59,9 +59,7 @@ def as_dict(result: Bandpowers, facts: Mapping[str, Any] | None = None, windows:
         blocks = zip(result.names, result.covariance, strict=True)
         content["covariance"] = {
             "kind": result.covariance_kind,
-            **{
-                f"{a}{b}": _finite(block[:, j]) for a, block in blocks for j, b in enumerate(result.names)
-            },
+            **{f"{a}{b}": _finite(block[:, j]) for a, block in blocks for j, b in enumerate(result.names)},
         }
     if windows:
         content["windows"] = {

@@ -175,5 +175,3 @@ def _contracted(weights: np.ndarray, first: np.ndarray, second: np.ndarray, fiel
     """``sum_ij weights_ij first_i x second_j``: one product of spectra a template."""
     mixed = np.tensordot(weights, second, axes=1)
     return np.sum([field.cross_spectra(a, b) for a, b in zip(first, mixed, strict=True)], axis=0)
-
-

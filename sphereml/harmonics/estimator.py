@@ -165,7 +165,10 @@ def _same_length(cleaned: list[CleanedMap]) -> bool:
 
 
 def _bias(
-    workspace: Workspace, projections: tuple[Deprojection | None, Deprojection | None], coupled: np.ndarray, options: Options
+    workspace: Workspace,
+    projections: tuple[Deprojection | None, Deprojection | None],
+    coupled: np.ndarray,
+    options: Options,
 ) -> np.ndarray:
     """Bias of the pseudo-spectra, ``(ncl, lmax + 1)``."""
     bias = _white_noise(workspace, projections[0], options.get("noise_variance"))

@@ -61,9 +61,7 @@ def spectra(
     return results
 
 
-def correlation(
-    a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None, *, bands: Bands
-) -> dict[str, float]:
+def correlation(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None, *, bands: Bands) -> dict[str, float]:
     """Mean over bands of ``r_ell = C^ab / sqrt(C^aa C^bb)`` of two masked scalar maps, by the bands' names.
 
     Raises:

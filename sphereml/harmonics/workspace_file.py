@@ -42,7 +42,9 @@ def save(workspace: Workspace, path: Path) -> Path:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror or error})", "choose a folder you may write to") from None
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error})", "choose a folder you may write to"
+        ) from None
     return path
 
 

@@ -79,9 +79,7 @@ def marginalize_polarization(
     left = np.stack([alms[0], alms[0] - np.tensordot(amplitudes, alms[1:], axes=1)])
     before, after = cross_spectrum(left, left, lmax) / fsky(mask)
     cleaned = sky - np.tensordot(amplitudes, templates, axes=1)
-    return PolarizationFit(
-        amplitudes, np.sqrt(np.diag(covariance)), covariance, cleaned, lmin, weights, before, after
-    )
+    return PolarizationFit(amplitudes, np.sqrt(np.diag(covariance)), covariance, cleaned, lmin, weights, before, after)
 
 
 def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
