@@ -105,8 +105,9 @@ def test_a_degraded_map_has_the_beam_that_is_said():
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"mask": np.ones(12 * 32**2)}, "degrade"), ({"bins": [2, 20]}, "let bands end"), ({"mask": np.zeros(192)}, "empty"),
-    ({"fiducial": np.zeros((1, 12))}, "not positive"), ({"noise_variance": 0.0}, "not positive"),
+    ({"mask": np.ones(12 * 32**2)}, "degrade"), ({"bins": [2, 20]}, "let bands end"),
+    ({"mask": np.zeros(192)}, "empty"), ({"fiducial": np.zeros((1, 12))}, "not positive"),
+    ({"noise_variance": 0.0}, "not positive"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(options, says):
     with pytest.raises(UserError, match=says):

@@ -171,7 +171,8 @@ def test_workspaces_save_and_load(tmp_path):
 @pytest.mark.parametrize("options, says", [
     ({"bins": [2, 100]}, "the maps 95"), ({"bins": Bands(a=(2, 10), b=(5, 20))}, "same multipole"),
     ({"bins": Bands(a=(2.1, 2.9))}, "holds no multipole"), ({"beam": np.ones(10)}, "a beam to ell"),
-    ({"beam": np.zeros(96)}, "not positive"), ({"spins": (1, 1)}, "spin 0 or 2"), ({"purify_b": True}, "nothing to purify"),
+    ({"beam": np.zeros(96)}, "not positive"), ({"spins": (1, 1)}, "spin 0 or 2"),
+    ({"purify_b": True}, "nothing to purify"),
     ({"mask": np.zeros(12288)}, "empty"), ({"mask": -np.ones(12288)}, "negative"), ({"lmax": 96}, "3 nside - 1"),
     ({"mask": (np.ones(12288), np.ones(3072))}, "one Nside"), ({"bins": [0, 5], "dl": True}, "ell = 0"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""``sphereml spectra MAP.fits --field I|QU|IQU --mask M.fits --edges 2,10,18,...``: decoupled bandpowers of masked maps."""
+"""``sphereml spectra MAP.fits --field I|QU --mask M.fits --edges 2,10,18,...``: decoupled bandpowers of masked maps."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 _SPINS = {"I": ((0, 0),), "QU": ((2, 2),), "IQU": ((0, 0), (0, 2), (2, 2))}
 # Columns of a guess that leaves out what is zero, in the order of the output.
-_SHORT_GUESS = {"QU": {2: ("EE", "BB"), 3: ("EE", "EB", "BB")}, "IQU": {4: ("TT", "EE", "BB", "TE")}}
+_SHORT_GUESS: dict[str, dict[int, tuple[str, ...]]] = {
+    "QU": {2: ("EE", "BB"), 3: ("EE", "EB", "BB")},
+    "IQU": {4: ("TT", "EE", "BB", "TE")},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +165,7 @@ def _edges(options: argparse.Namespace, lmax: int) -> list[int]:
         edges = [int(word) for word in options.edges.replace(",", " ").split()]
     except ValueError:
         raise UserError(f"--edges {options.edges!r} are no integers", "give e.g. 2,10,18") from None
-    if len(edges) < 2 or edges[0] < 0 or any(lo >= hi for lo, hi in zip(edges, edges[1:], strict=False)):
+    if len(edges) < 2 or edges[0] < 0 or any(lo >= hi for lo, hi in pairwise(edges)):
         raise UserError(f"--edges {options.edges} do not increase", "give two or more, e.g. 2,10,18")
     return edges
 

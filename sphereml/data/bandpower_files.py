@@ -1,9 +1,9 @@
 """Bandpowers as files: FITS, CSV, JSON and netCDF, chosen by the name's ending, whole or not at all.
 
 Conventions: bands are half-open, ``lo <= ell < hi``.  FITS: a table BANDPOWERS (LO, HI, ELL, one column a spectrum, its
-error in NAME_ERR), a table COUPLED (pseudo-spectra and their bias by ell), images WINDOWS ``(ncl, nbin, ncl, nell)`` and
-COVARIANCE ``(ncl, nbin, ncl, nbin)``, with the spectra's names in the cards SPEC1, ...  CSV: the first table.  JSON: all.
-netCDF: the xarray of :meth:`~sphereml.harmonics.bandpowers.Bandpowers.to_xarray`.
+error in NAME_ERR), a table COUPLED (pseudo-spectra and their bias by ell), images WINDOWS ``(ncl, nbin, ncl, nell)``
+and COVARIANCE ``(ncl, nbin, ncl, nbin)``, with the spectra's names in the cards SPEC1, ...  CSV: the first table.
+JSON: all. netCDF: the xarray of :meth:`~sphereml.harmonics.bandpowers.Bandpowers.to_xarray`.
 """
 
 from __future__ import annotations

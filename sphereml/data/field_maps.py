@@ -1,8 +1,8 @@
 """Fields of spin 0 and 2 from FITS files: which columns are I, Q and U, and what their user should be told.
 
 Conventions: arrays are NEST, ``(ncomp, npix)`` with one component for spin 0 and (Q, U), COSMO, for spin 2; missing
-pixels are NaN.  Files are named as in :mod:`sphereml.data.column_names`; ``FILE[NAME]`` of a field of spin 2 names its Q
-or what Q and U have in common.  Spectra do not depend on the frame, so that it may be any, or unsaid; nor on the unit
+pixels are NaN.  Files are named as in :mod:`sphereml.data.column_names`; ``FILE[NAME]`` of a field of spin 2 names its
+Q or what Q and U have in common.  Spectra do not depend on the frame, so that it may be any, or unsaid; nor on the unit
 but as a label, so that a file without one is read as a pure number.
 """
 

@@ -16,8 +16,8 @@ Grain et al. 2009, arXiv:0903.2350) adds the terms of the mask's first and secon
 
     a = 1: r = 2 / sqrt((l+2)(l-1)),   g = sqrt(L(L+1));      a = 0: r = sqrt((l-2)!/(l+2)!),  g = sqrt((L+2)!/(L-2)!).
 
-Products of two 3j symbols are integrals over three Wigner d, ``int dcos d^l_{ab} d^l'_{..} d^L_{..}``, polynomials that a
-Gauss-Legendre quadrature integrates exactly; so sums over L become curves and the matrix one product of two tables,
+Products of two 3j symbols are integrals over three Wigner d, ``int dcos d^l_{ab} d^l'_{..} d^L_{..}``, polynomials that
+a Gauss-Legendre quadrature integrates exactly; so sums over L become curves and the matrix one product of two tables,
 
     sum_L (2L+1)/4pi W_L A_1 A_2 = 1/2 int dcos [sum_ab r_a r_b d^l_{ab} X_{s1-a,s2-b}] d^l'_{s1,s2},
     X_{mn}(theta) = sum_L (2L+1)/4pi g_a g_b W_L d^L_{mn}(theta),

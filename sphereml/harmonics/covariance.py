@@ -3,17 +3,17 @@
 Conventions: spectra ``(n1, n2, lmax + 1)`` are those of the maps, beams and noise included; covariances are those of
 bandpowers, ``(ncl, nbin, ncl, nbin)``.
 
-With Wick's theorem the covariance of the pseudo-spectra XY and ZW is ``<X~ Z~*><Y~ W~*> + <X~ W~*><Y~ Z~*>``.  A spectrum
-that varies little over the width of the mask's kernel leaves the sum over modes (Efstathiou 2004, astro-ph/0307515;
-Garcia-Garcia et al. 2019, arXiv:1906.11765),
+With Wick's theorem the covariance of the pseudo-spectra XY and ZW is ``<X~ Z~*><Y~ W~*> + <X~ W~*><Y~ Z~*>``.  A
+spectrum that varies little over the width of the mask's kernel leaves the sum over modes (Efstathiou 2004,
+astro-ph/0307515; Garcia-Garcia et al. 2019, arXiv:1906.11765),
 
     <X~ Z~*> = C^XZ K[w w'],   Cov(XY_l, ZW_l') = (C^XZ C^YW)_(ll') Xi[w_a w_c, w_b w_d]_ll' + exchange,
 
-with ``Xi = M / (2l'+1)`` the coupling of the products of masks and ``(x y)_(ll') = (x_l y_l' + x_l' y_l) / 2``.  In spin 2
-the kernel also turns E into B, with the matrix J = ((0, 1), (-1, 0)): ``<a~ a~*> = C K+ + (C J + J C)/2 K-``, exact where
-E and B have one spectrum; the two parts couple by Xi++ and Xi--.  Improved (Nicola et al. 2021, arXiv:2010.09717): the
-spectra are the expected pseudo-spectra over the mean product of the masks, which know how the mask smooths and leaks.
-Deprojection's few modes are not counted.
+with ``Xi = M / (2l'+1)`` the coupling of the products of masks and ``(x y)_(ll') = (x_l y_l' + x_l' y_l) / 2``.  In
+spin 2 the kernel also turns E into B, with the matrix J = ((0, 1), (-1, 0)): ``<a~ a~*> = C K+ + (C J + J C)/2 K-``,
+exact where E and B have one spectrum; the two parts couple by Xi++ and Xi--.  Improved (Nicola et al. 2021,
+arXiv:2010.09717): the spectra are the expected pseudo-spectra over the mean product of the masks, which know how the
+mask smooths and leaks. Deprojection's few modes are not counted.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def effective_spectra(workspace: Workspace, alms: list[np.ndarray], guess: np.nd
         return Contractions.of_pair(one, one, one)
     field = workspace.fields[0]
     if len(alms) == 2:
-        autos = [_effective(workspace.of_one(i), field.cross_spectra(alm, alm)) for i, alm in enumerate(alms)]
-        return Contractions.of_pair(*autos, _effective(workspace, field.cross_spectra(*alms)))
+        first, second = (_effective(workspace.of_one(i), field.cross_spectra(alm, alm)) for i, alm in enumerate(alms))
+        return Contractions.of_pair(first, second, _effective(workspace, field.cross_spectra(alms[0], alms[1])))
     count = range(len(alms))
     total = np.mean([field.cross_spectra(alm, alm) for alm in alms], axis=0)
     cross = np.mean([field.cross_spectra(alms[i], alms[j]) for i in count for j in count if i != j], axis=0)

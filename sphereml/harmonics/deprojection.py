@@ -7,9 +7,10 @@ Conventions
 * What is done here asks a *masked field* for its transforms, that of the sphere
   (:class:`~sphereml.harmonics.masked_field.MaskedField`) or that of a patch.
 
-Amplitudes are those of a least-squares fit of the masked map, ``a_i = A^-1_ij <w f_j, w d>``, ``A_ij = <w f_i, w f_j>``,
-and ``d - sum a_i f_i`` goes on.  That takes the modes of the templates out of any map, at the cost of a bias (Alonso et
-al. 2019, arXiv:1809.09603, eq. 26): with f, v, A of the first field, g, w, B of the second, P their (purified) transforms,
+Amplitudes are those of a least-squares fit of the masked map, ``a_i = A^-1_ij <w f_j, w d>``, ``A_ij = <w f_i, w
+f_j>``, and ``d - sum a_i f_i`` goes on.  That takes the modes of the templates out of any map, at the cost of a bias
+(Alonso et al. 2019, arXiv:1809.09603, eq. 26): with f, v, A of the first field, g, w, B of the second, P their
+(purified) transforms,
 
     bias = - A^-1_ij P(f_i) x P(C v^2 f_j) - B^-1_ij P(C w^2 g_j) x P(g_i)
            + A^-1_ij B^-1_rs <v^2 f_j, C w^2 g_r> P(f_i) x P(g_s),

@@ -1,8 +1,8 @@
 """From maps to bandpowers: cleaning, pseudo-spectra, the bias of deprojection and noise, covariance.
 
-Conventions: those of :mod:`sphereml.harmonics.workspace`.  One map gives its auto spectrum, two maps their cross spectrum
-(of the workspace's first and second field), three or more are splits of one sky: the mean over all ordered pairs of
-different ones, which has no noise bias and whose EB and BE are the same.
+Conventions: those of :mod:`sphereml.harmonics.workspace`.  One map gives its auto spectrum, two maps their cross
+spectrum (of the workspace's first and second field), three or more are splits of one sky: the mean over all ordered
+pairs of different ones, which has no noise bias and whose EB and BE are the same.
 
 A guess of the spectra that the maps hold (signal, and in auto spectra noise, as the beam leaves them) corrects the bias
 of deprojection.  Without one the bandpowers' own fit is it: bandpowers that keep the beam, interpolated as ell(ell+1) C

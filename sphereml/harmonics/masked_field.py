@@ -73,7 +73,8 @@ class MaskedField:
     @property
     def bias_iterations(self) -> int:
         """What the bias of deprojection needs: one on fine grids, where more change it by some 1e-8 (a spectrum like
-        1 / l^2) to 5e-7 (a flat one) of the largest pseudo-spectrum (Nside 128), and as many as the maps' on coarse ones.
+        1 / l^2) to 5e-7 (a flat one) of the largest pseudo-spectrum (Nside 128), and as many as the maps' on coarse
+        ones.
         """
         return min(self.iterations, 1) if self.grid.nside >= _FINE else self.iterations
 
@@ -133,8 +134,8 @@ class MaskedField:
         factors = Component(2, pure=True).mask_factors(self.lmax_mask)
         alm, gradients = np.zeros((2, self.mask_alm.size), dtype=np.complex128), {}
         for spin in (1, 2):
-            # E of spin s > 0 is minus the scalar of Zaldarriaga and Seljak 1997; the second derivative is wanted with the
-            # sign that the scalar product (spin 0, no such minus) with it will have.
+            # E of spin s > 0 is minus the scalar (Zaldarriaga and Seljak 1997); the second derivative has the sign that
+            # its product with the map, a scalar without that minus, asks for.
             alm[0] = multiply(self.mask_alm.copy(), (-1) ** spin * factors[2 - spin])
             real, imaginary = synthesis(alm, self.grid.nside, self.lmax_mask, spin)
             gradients[spin] = real + 1j * imaginary

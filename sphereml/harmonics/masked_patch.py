@@ -2,9 +2,9 @@
 
 Conventions: maps are ``(ncomp, size * size)``, rows after each other, one component for spin 0 and (Q, U) in the COSMO
 sign with respect to the patch's own north for spin 2; modes ``(ncomp, size * (size // 2 + 1))`` are those of
-:class:`~sphereml.harmonics.flat_polarization.FlatSky`, T or (E, B).  Spectra are means over the modes of bands, C_ell in
-(unit)^2 sr; the window's loss of power is undone by ``<w^2>``, its mixing of multipoles and of E and B is not.  Guesses
-are curves over ell = 0, 1, ...  The patch is taken as periodic, which makes the transforms exact: what
+:class:`~sphereml.harmonics.flat_polarization.FlatSky`, T or (E, B).  Spectra are means over the modes of bands, C_ell
+in (unit)^2 sr; the window's loss of power is undone by ``<w^2>``, its mixing of multipoles and of E and B is not.
+Guesses are curves over ell = 0, 1, ...  The patch is taken as periodic, which makes the transforms exact: what
 :mod:`~sphereml.harmonics.deprojection` says of the bias holds to rounding for a periodic sky.
 """
 

@@ -4,9 +4,9 @@ Conventions
 -----------
 * Maps are NEST at Nside 16 or less, ``(npix,)`` of spin 0 or ``(2, npix)`` (Q, U), COSMO, of spin 2.  A pixel is kept
   where the mask is above zero; the estimator finds its own weights.
-* The sky is band-limited, ``d = Y a + n + sum_i alpha_i t_i``, with real coefficients a (``2 |a_lm|^2`` split over m and
-  -m), of variance ``C_l b_l^2``; noise of independent pixels; amplitudes alpha of infinite variance.  The monopole and
-  dipole of a scalar map are templates too.
+* The sky is band-limited, ``d = Y a + n + sum_i alpha_i t_i``, with real coefficients a (``2 |a_lm|^2`` split over m
+  and -m), of variance ``C_l b_l^2``; noise of independent pixels; amplitudes alpha of infinite variance.  The monopole
+  and dipole of a scalar map are templates too.
 * Spectra are C_ell: TT, or EE, EB, BB, constant within bands.
 
 With C the covariance and ``P_p = dC/dC_p`` (Tegmark 1997, astro-ph/9611174; mode projection: Rybicki and Press 1992,
@@ -213,7 +213,7 @@ class ModeProjection:
         return np.asarray(scipy.linalg.qr(self._system, mode="r", check_finite=False)[0][: len(self._variances)])
 
     def _wiener(self, values: np.ndarray) -> np.ndarray:
-        """``(L^-1 + G)^-1 Y^T N~^-1 d`` of whitened, projected values, refined once (corrected seminormal equations)."""
+        """``(L^-1 + G)^-1 Y^T N~^-1 d`` of whitened, projected values: seminormal equations, corrected once."""
         right = np.concatenate([values, np.zeros(len(self._variances))])
         solution = np.zeros(len(self._variances))
         for _ in range(2):
@@ -290,8 +290,8 @@ def _grouped(matrix: np.ndarray, ell: np.ndarray, lmax: int) -> np.ndarray:
 def degrade(maps: np.ndarray, nside: int, lmax: int) -> tuple[np.ndarray, np.ndarray]:
     """Maps at a low Nside, smoothed in harmonic space, and the beam that did it, ``(lmax + 1,)``.
 
-    The beam falls from 1 at ``nside`` to 0 beyond ``3 nside`` as a cosine (Benabed et al. 2009, arXiv:0901.4537), so that
-    pixels sample a band-limited map and have no window of their own.
+    The beam falls from 1 at ``nside`` to 0 beyond ``3 nside`` as a cosine (Benabed et al. 2009, arXiv:0901.4537), so
+    that pixels sample a band-limited map and have no window of their own.
 
     Args:
         maps: ``(npix,)`` of spin 0 or ``(2, npix)``; missing pixels (NaN) are filled from their surroundings.

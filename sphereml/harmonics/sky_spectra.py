@@ -1,7 +1,7 @@
 """Spectra and correlations of full-sky maps in one call.
 
-Conventions: maps are NEST, ``(npix,)`` scalars or ``(2, npix)`` (Q, U) in COSMO sign; masks weigh ``(npix,)``; bands hold
-``lo <= ell < hi``.  For repeated use of one mask keep a :class:`~sphereml.harmonics.workspace.Workspace`.
+Conventions: maps are NEST, ``(npix,)`` scalars or ``(2, npix)`` (Q, U) in COSMO sign; masks weigh ``(npix,)``; bands
+hold ``lo <= ell < hi``.  For repeated use of one mask keep a :class:`~sphereml.harmonics.workspace.Workspace`.
 """
 
 from __future__ import annotations

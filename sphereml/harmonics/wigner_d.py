@@ -37,8 +37,8 @@ def quadrature(degree: int) -> Quadrature:
 def wigner_d(lmax: int, m: int, s: int, theta: np.ndarray) -> np.ndarray:
     """``d^l_{ms}(theta)`` for all l up to ``lmax``: float64 ``(lmax + 1, node)``.
 
-    Three-term recursion in l (Varshalovich et al. 1988, sec. 4.8.2), started at ``l = max(|m|, |s|)`` by the closed form
-    for a highest order.
+    Three-term recursion in l (Varshalovich et al. 1988, sec. 4.8.2), started at ``l = max(|m|, |s|)`` by the closed
+    form for a highest order.
     """
     table = np.zeros((lmax + 1, len(theta)))
     lowest = max(abs(m), abs(s))

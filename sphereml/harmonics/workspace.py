@@ -85,7 +85,7 @@ class Workspace:
         lmax = 3 * HealpixGrid.of_size(masks[0].size).nside - 1 if self.lmax is None else self.lmax
         kinds = [Components(s, self.purify_e and s == 2, self.purify_b and s == 2) for s in self.spins]
         first = MaskedField(masks[0], kinds[0], lmax)
-        alike = kinds[0] == kinds[1] and np.array_equal(*masks)
+        alike = kinds[0] == kinds[1] and np.array_equal(masks[0], masks[1])
         return first, first if alike else MaskedField(masks[1], kinds[1], lmax)
 
     @property
@@ -148,7 +148,8 @@ class Workspace:
     @cached_property
     def mask_spectrum(self) -> np.ndarray:
         """Pseudo-spectrum ``W_L`` of the masks."""
-        return cross_spectrum(*(field.mask_alm for field in self.fields), self.fields[0].lmax_mask)
+        first, second = self.fields
+        return cross_spectrum(first.mask_alm, second.mask_alm, first.lmax_mask)
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -209,8 +210,8 @@ class Workspace:
         """The workspace of the auto spectra of the first (0) or the second (1) field."""
         mask, beam = self._pair(self.mask)[side], self._pair(self.beam)[side]
         spin = self.spins[side]
-        pure = {"purify_e": self.purify_e and spin == 2, "purify_b": self.purify_b and spin == 2}
-        return replace(self, mask=mask, beam=beam, spins=(spin, spin), **pure)
+        pure_e, pure_b = self.purify_e and spin == 2, self.purify_b and spin == 2
+        return replace(self, mask=mask, beam=beam, spins=(spin, spin), purify_e=pure_e, purify_b=pure_b)
 
     def bandpowers(self, *maps: np.ndarray, **options: Unpack[Options]) -> Bandpowers:
         """Bandpowers of one map (auto), two (cross), or the splits of one sky (mean of all their cross spectra).

@@ -34,7 +34,8 @@ def save(workspace: Workspace, path: Path) -> Path:
     arrays = _arrays(workspace)
     kept = arrays | {"rows": workspace.rows}
     stream = io.BytesIO()
-    np.savez(stream, **kept, fingerprint=_digest(arrays), checksum=_digest(kept))
+    digests = {"fingerprint": np.array(_digest(arrays)), "checksum": np.array(_digest(kept))}
+    np.savez(stream, **(kept | digests))  # type: ignore[arg-type]  # numpy 2 has a keyword allow_pickle as well
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Explicit templates of polarization: one amplitude each for Q and U together, fitted on the masked sky and subtracted.
 
-Conventions: maps are NEST ``(2, npix)`` (Q, U) in COSMO sign, templates ``(nt, 2, npix)``; the mask weighs 0..1.  Spectra
-have an (E, B) axis, C_ell, and are pseudo-spectra over ``fsky(mask)``.
+Conventions: maps are NEST ``(2, npix)`` (Q, U) in COSMO sign, templates ``(nt, 2, npix)``; the mask weighs 0..1.
+Spectra have an (E, B) axis, C_ell, and are pseudo-spectra over ``fsky(mask)``.
 
 The estimator is that of :mod:`sphereml.templates.marginalization` with the sums taken over E and B, each with the
 weights ``w^X_l = f / N^X_l`` of its own residual:
@@ -10,8 +10,8 @@ weights ``w^X_l = f / N^X_l`` of its own residual:
 
     Cov(a) = A^-1 V A^-1,   V_ij = sum_X sum_lm h^X_i,lm h^X*_j,lm N^X_l / fsky,   h_i = M g_i,
 
-g_i the map (Q, U) of ``w^X_l t~^X_i``.  Nothing is taken off first: polarization has no monopole.  Deprojection inside a
-spectrum (*implicit* templates: modes are marginalized, none of their amplitudes is believed) is in
+g_i the map (Q, U) of ``w^X_l t~^X_i``.  Nothing is taken off first: polarization has no monopole.  Deprojection inside
+a spectrum (*implicit* templates: modes are marginalized, none of their amplitudes is believed) is in
 :mod:`sphereml.harmonics.deprojection`.
 """
 
