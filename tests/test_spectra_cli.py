@@ -97,8 +97,24 @@ def test_columns_of_templates_are_chosen_by_name(folder):
         chosen = spectra(*line(folder, "qu.fits", "QU", "--template", f"{folder / 'both.fits'}[{column}]", *guess))
         assert chosen["cl"] == one["cl"]
     every = spectra(*line(folder, "qu.fits", "QU", "--template", folder / "both.fits", *guess))
-    assert every["amplitudes"][0]["templates"] == ["both:near_Q", "both:far_Q"]
+    assert every["amplitudes"][0]["names"] == ["both:near_Q", "both:far_Q"]
     np.testing.assert_allclose(every["cl"]["EE"], REFERENCE["deprojected_22"][0], rtol=1e-6)
+
+
+def test_explicit_amplitudes_have_names_errors_and_units(folder):
+    write(folder / "t0_K.fits", 1e-6 * REFERENCE["templates"][0], coord="G", column_units="K_CMB")
+    words = line(folder, "iqu.fits", "QU", "--template", folder / "t0_K.fits", folder / "t1.fits", "--explicit")
+    result = spectra(*words)
+    (fit,) = result["amplitudes"]
+    assert (fit["names"], fit["units"]) == (["t0_K", "t1"], ["uK_CMB per K_CMB", ""])
+    offsets = (np.array(fit["values"][0]) - [0.02e6, -0.01]) / fit["errors"][0]
+    assert np.abs(offsets).max() < 4 and result["templates"] == "explicit"
+    assert "± " in done(*words).out and "uK_CMB per K_CMB (explicit)" in done(*words).out
+    # What is left of the templates is far below the sky: the clean one's spectrum comes out.
+    write(folder / "clean.fits", REFERENCE["sky"], coord="G", column_units="uK_CMB")
+    np.testing.assert_allclose(
+        result["cl"]["EE"][2:], spectra(*line(folder, "clean.fits", "QU"))["cl"]["EE"][2:], rtol=0.05
+    )
 
 
 def test_missing_pixels_get_mask_zero_and_it_is_said(folder):

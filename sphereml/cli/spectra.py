@@ -14,6 +14,7 @@ from sphereml.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sphereml.cli.explicit_templates import ExplicitFit
     from sphereml.cli.spectra_inputs import Inputs, Part
     from sphereml.harmonics.bandpowers import Bandpowers
     from sphereml.harmonics.workspace import Workspace
@@ -75,6 +76,10 @@ def _add_cleaning(parser: argparse.ArgumentParser) -> None:
         "--template", nargs="+", action="extend", default=[], metavar="FITS", help="templates to deproject"
     )
     cleaning.add_argument(
+        "--explicit", action="store_true",
+        help="fit one amplitude per template (for Q and U together) and subtract; default: implicit, that is deproject",
+    )  # fmt: skip
+    cleaning.add_argument(
         "--guess", metavar="FILE",
         help="spectra in the maps, beam included, a column each (order of the output; QU also EE, BB), from ell = 0: "
         "corrects the bias of deprojection; default: the bandpowers' own fit",
@@ -86,6 +91,7 @@ def _add_cleaning(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read, estimate, and print or write bandpowers."""
+    from sphereml.cli.explicit_templates import subtract_explicit
     from sphereml.cli.spectra_inputs import read_inputs
     from sphereml.data.bandpower_files import as_dict, write_bandpowers, writer_of
     from sphereml.harmonics.bandpowers import combine
@@ -93,9 +99,11 @@ def run(options: argparse.Namespace) -> None:
     if options.out:
         writer_of(Path(options.out))
     inputs = read_inputs(options)
-    results = [_estimate(part, inputs, options) for part in inputs.parts]
+    parts = inputs.parts
+    fits = [subtract_explicit(part, inputs.mask) for part in parts] if options.explicit else []
+    results = [_estimate(part, inputs, options) for part in ([one.part for one in fits] or parts)]
     result = combine(results)
-    facts = _facts(inputs, results, options)
+    facts = _facts(inputs, options) | _amplitudes(parts, fits, results)
     if options.out:
         write_bandpowers(options.out, result, facts)
     if options.json:
@@ -143,24 +151,36 @@ def _workspace(part: Part, inputs: Inputs, options: argparse.Namespace) -> Works
     return Workspace.load(path)
 
 
-def _facts(inputs: Inputs, results: list[Bandpowers], options: argparse.Namespace) -> dict[str, Any]:
+def _facts(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
     """What the output says beside the numbers."""
-    amplitudes = [
-        {"spectra": list(result.names), "templates": list(part.labels), "values": result.amplitudes.tolist()}
-        for part, result in zip(inputs.parts, results, strict=True)
-        if result.amplitudes is not None and result.amplitudes.size
+    treatment = ("explicit" if options.explicit else "implicit") if options.template else "none"
+    return {"field": options.field, "lmax": inputs.lmax, "templates": treatment, "notes": list(inputs.notes)}
+
+
+def _amplitudes(parts: list[Part], fits: list[ExplicitFit], results: list[Bandpowers]) -> dict[str, Any]:
+    """Amplitudes ``(nmap, nt)`` with names, units and, where they were fitted explicitly, errors."""
+    if fits:
+        found = [{"values": one.amplitudes.tolist(), "errors": one.errors.tolist()} for one in fits]
+    else:
+        found = [{"values": one.amplitudes.tolist()} if one.amplitudes is not None else {} for one in results]
+    # Parts of two different fields hold nothing that those of one field do not.
+    named = [
+        {"spectra": list(result.names), "names": list(part.labels), "units": list(part.label_units)} | one
+        for part, result, one in zip(parts, results, found, strict=True)
+        if part.labels and part.spins[0] == part.spins[1]
     ]
-    facts: dict[str, Any] = {"field": options.field, "lmax": inputs.lmax, "notes": list(inputs.notes)}
-    return facts | ({"amplitudes": amplitudes} if amplitudes else {})
+    return {"amplitudes": named} if named else {}
 
 
 def _report(result: Bandpowers, facts: dict[str, Any]) -> None:
     for note in facts["notes"]:
         say(note)
     for one in facts.get("amplitudes", ()):
-        if one["spectra"] in (["TT"], ["EE", "EB", "BE", "BB"]):
-            for label, *values in zip(one["templates"], *one["values"], strict=True):
-                say(f"{label}: amplitude {', '.join(f'{value:.5g}' for value in values)} deprojected")
+        for i, (label, unit) in enumerate(zip(one["names"], one["units"], strict=True)):
+            values = [f"{row[i]:.5g}" for row in one["values"]]
+            if "errors" in one:
+                values = [f"{value} ± {row[i]:.2g}" for value, row in zip(values, one["errors"], strict=True)]
+            say(f"{label}: amplitude {', '.join(values)} {unit}".rstrip() + f" ({facts['templates']})")
     errors = result.errors
     say(f"{'D' if result.dl else 'C'}_ell in {result.unit or 'map units squared'}, lo <= ell < hi")
     titles = [title for name in result.names for title in ([name] if errors is None else [name, "±"])]

@@ -32,6 +32,7 @@ class Part:
     templates: np.ndarray | None
     second_templates: np.ndarray | None
     labels: tuple[str, ...]
+    label_units: tuple[str, ...]
     guess: np.ndarray | None
     noise_variance: np.ndarray | None
     unit: str
@@ -102,6 +103,8 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
         raise UserError("a workspace is of one pair of spins", "use --workspace with --field I or QU")
     if options.covariance and options.jackknife is not None:
         raise UserError("both --covariance and --jackknife", "give one of the two")
+    if options.explicit and not options.template:
+        raise UserError("--explicit without --template", "give templates to fit")
     if options.noise_variance and (options.cross or options.field == "IQU"):
         raise UserError("--noise-variance is of one auto spectrum", "leave out --cross, and ask for --field I or QU")
 
@@ -228,6 +231,7 @@ def _part(
         stacks[first],
         stacks[second],
         tuple(name for one in templates[first] for name in one.names),
+        tuple(_ratio(fields[0].unit, one.unit) for one in templates[first] for _ in one.names),
         _guess(options, spins, lmax) if options.guess else None,
         noise,
         _product(units),
@@ -253,6 +257,11 @@ def _product(units: list[str]) -> str:
     if not any(units):
         return ""
     return f"{units[0]}^2" if units[0] == units[1] else " ".join(unit or "1" for unit in units)
+
+
+def _ratio(unit: str, template: str) -> str:
+    """Unit of an amplitude, empty for a pure number."""
+    return "" if unit == template else f"{unit or '1'} per {template or '1'}"
 
 
 def _noise(options: argparse.Namespace, first: FieldMaps) -> np.ndarray:
