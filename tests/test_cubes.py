@@ -15,6 +15,7 @@ from astropy.wcs import WCS
 from fixtures_archive import (
     SHORT_AXIS,
     AnalyticSky,
+    column_density,
     plate_carree,
     refused,
     write_allsky_car,
@@ -23,7 +24,7 @@ from fixtures_archive import (
 )
 
 from sphereml.data.car_cubes import CubeChannels, open_cubes, sampling_grid
-from sphereml.data.channels import column_density, find_files
+from sphereml.data.channels import find_files
 from sphereml.data.cube_files import UnsaidCubeCards, open_cube
 from sphereml.data.healpix_fits import read_healpix
 from sphereml.sky.grid import HealpixGrid

@@ -8,6 +8,7 @@ still says whether it was done.
 from __future__ import annotations
 
 import codecs
+import locale
 import os
 import sys
 import warnings
@@ -71,6 +72,18 @@ def usable_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def restart_in_utf8() -> None:
+    """Start the program again in Python's UTF-8 mode where the locale's encoding is another one; else return.
+
+    Files of the package and of the libraries below it are UTF-8, and are read in the locale's encoding otherwise.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
+        return
+    # The terminal's own encoding stays what it was.
+    stream = {"PYTHONIOENCODING": sys.stdout.encoding} if sys.stdout is not None else {}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], stream | os.environ | {"PYTHONUTF8": "1"})
 
 
 def settle_environment() -> None:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
-from sphereml.cli.environment import settle_environment, usable_streams
+from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
 from sphereml.errors import UserError
 
 VERBS = {
@@ -70,6 +70,8 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:
+        restart_in_utf8()
     settle_environment()
     with usable_streams():
         return _run(list(sys.argv[1:] if arguments is None else arguments))

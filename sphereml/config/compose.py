@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from sphereml.config.outer_hydra import alone_in_hydra
 from sphereml.config.overrides import check_override, unknown_key
 from sphereml.config.quoting import quote_texts
 from sphereml.config.resources import resource_folder
@@ -32,15 +33,14 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     for word in overrides:
         check_override(word)
-    ConfigStore.instance().store(name="schema", node=ExperimentConfig)
+    folder = str(resource_folder("configs").resolve())
     try:
-        with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
+        with alone_in_hydra(ExperimentConfig), initialize_config_dir(folder, version_base="1.3"):
             container = hydra_compose("config", overrides=quote_texts(overrides, ExperimentConfig))
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _OVERRIDE = re.compile(r"(?P<key>\+{0,2}(?P<name>[A-Za-z_][\w.]*))=(?P<value>.*)", re.DOTALL)
 _QUOTES = "'\""
@@ -55,7 +55,8 @@ def _text_keys(schema: type) -> dict[str, bool]:
 def _walk(kind: Any, prefix: str) -> Iterator[tuple[str, bool]]:
     hints = get_type_hints(kind)
     for item in fields(kind):
-        allowed = get_args(hints[item.name]) or (hints[item.name],)
+        hint = hints[item.name]
+        allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         inner = next((one for one in allowed if is_dataclass(one)), None)
         if str in allowed and set(allowed) <= {str, NoneType}:
             yield prefix + item.name, NoneType in allowed

@@ -50,7 +50,7 @@ class ColumnReference:
         if re.fullmatch(r"#\d{1,4}", column):
             number = int(column[1:])
             if number >= len(names):
-                raise UserError(f"{self.path.name} has no column {column}", f"its columns are {listed}")
+                raise UserError(f"{self.path.name} has no field {number}", f"its columns are {listed}")
             return number
         exact = [i for i, name in enumerate(names) if name == column]
         found = exact or [i for i, name in enumerate(names) if name.upper() == column.upper()]

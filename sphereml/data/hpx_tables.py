@@ -138,11 +138,6 @@ class HpxTables:
     def files(self) -> dict[str, str]:
         return checksums([table.path for table in self.tables])
 
-    @property
-    def missing(self) -> int:
-        """Number of pixels that no file has; takes a pass over the files when nothing was read yet."""
-        return HealpixGrid(self.nside).npix - sum(pixels.size for pixels in self._pixels)
-
     def read(self, channel: int) -> np.ndarray:
         """One channel, float32 ``(npix,)`` NEST, K, NaN where no file has the pixel.
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sphereml import __version__
 from sphereml.config.compose import load, run_hash, to_yaml
 from sphereml.config.schema import ExperimentConfig
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 
@@ -116,9 +117,9 @@ class Run:
 
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
         """Write weights and scaling; then, in one write, their hashes, the facts, and that the run is complete."""
-        temporary = self.weights_path.with_suffix(".part")
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-        temporary.replace(self.weights_path)
+        # Not save_file, whose files are for their owner alone whatever the umask says.
+        content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        write_atomically(self.weights_path, content)
         self.write_scaling(scaling)
         hashes = {"weights_sha256": file_sha256(self.weights_path), "scaling_sha256": file_sha256(self.scaling_path)}
         self.update(**hashes, **facts, complete=True)
