@@ -106,7 +106,7 @@ class ModeProjection:
             raise UserError("the map has missing values where the mask is not 0", "set the mask to 0 there")
         filtered = self._wiener(self._project(seen[:, None])[:, 0]) / self._variances
         power = self._half_traces(np.outer(filtered, filtered)) - self._noise_power
-        size, count = self._response.shape[0], len(self.bands)
+        count = len(self.bands)
         inverse = np.linalg.inv(self._response)
         windows = (inverse @ self._fisher_rows).reshape(len(self.names), count, len(self.names), -1)
         empty = np.zeros((len(self.names), self.lmax + 1))
@@ -114,7 +114,6 @@ class ModeProjection:
         return Bandpowers(
             self.names, lower, upper, (inverse @ (self._binning @ power)).reshape(-1, count), windows, empty, empty,
             covariance=inverse.reshape(len(self.names), count, len(self.names), count), covariance_kind="fisher",
-            amplitudes=np.zeros((1, 0)) if size else None,
         )  # fmt: skip
 
     def _kept(self, maps: np.ndarray) -> np.ndarray:
