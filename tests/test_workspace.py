@@ -43,12 +43,9 @@ def of_spins(values: np.ndarray, spins: tuple[int, int]) -> list[np.ndarray]:
     return [parts[spin] for spin in dict.fromkeys(spins)]
 
 
-@pytest.mark.parametrize("pure", [False, True])
-@pytest.mark.parametrize("pair", SPINS)
+@pytest.mark.parametrize("pair, pure", [("00", False), ("02", False), ("22", False), ("02", True), ("22", True)])
 def test_bandpowers_windows_and_bias_meet_namaster(pair, pure):
     spins = SPINS[pair]
-    if pure and pair == "00":
-        pytest.skip("scalars have no B")
     workspace = Workspace(MASK, EDGES, beam=REFERENCE["beam"], spins=spins, purify_b=pure)
     name = "purified_b" if pure else "plain"
     largest = np.abs(REFERENCE[f"{name}_{pair}"]).max() * LARGEST["purified" if pure else "plain"]
