@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import DataConfig, GalaxyConfig, MapField, SplitConfig
-from sphereml.data.healpix_fits import UNSEEN, file_checksum, read_healpix, read_mask
+from sphereml.data.file_checksums import file_checksum
+from sphereml.data.healpix_fits import UNSEEN, read_healpix, read_mask
 from sphereml.data.manifests import list_products, load_manifest
 from sphereml.data.prepare import prepare_healpix, prepared, store_path
 from sphereml.data.store import COLUMN_PER_K_KMS, Sky, column, open_dataset, open_store, write_store
@@ -235,7 +236,7 @@ def test_a_mask_is_read_in_nest_order(tmp_path: Path) -> None:
         (np.zeros(GRID.npix), "empty"),
         (ramp(), "0 (drop) to 1"),
         (ramp() - 1, "0 (drop) to 1"),
-        (np.full(GRID.npix, np.nan), "NaN"),
+        (np.full(GRID.npix, np.nan), "empty"),
         (np.ones(100), "100 pixels"),
     ],
 )

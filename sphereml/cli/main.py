@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
+from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
 from sphereml.errors import UserError
 
 VERBS = {
@@ -25,6 +26,7 @@ VERBS = {
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
+    "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
     "lensing": "noise curves of CMB lensing estimators",
     "study": "train the models of an experiment and measure everything its task is judged by",
@@ -84,10 +86,17 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:
+        restart_in_utf8()
+    settle_environment()
+    with usable_streams():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(words: list[str]) -> int:
     # OpenMP threads that spin for long starve each other when anything else runs, and those that never spin are slow to
     # wake: a training step takes 1.6 x as long with OMP_WAIT_POLICY=PASSIVE.  torch reads this when it is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
     if verb in _TRAINING:
         keep_freed_memory()
@@ -100,14 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb in _TASKS:
             _load_plugins(options.plugin)
         options.run(options)
+        sys.stdout.flush()
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted(verb)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 

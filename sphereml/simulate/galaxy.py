@@ -26,11 +26,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.config.schema import GalaxyConfig
+from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import gaussian_beam
 from sphereml.simulate.fields import gaussian_field, smooth
 from sphereml.simulate.phases import PHASES, PhaseSky, draw_phase
-from sphereml.simulate.spectral_cube import VelocityAxis, channel_maps
+from sphereml.simulate.spectral_cube import channel_maps
 from sphereml.sky.grid import HealpixGrid
 
 # Streams of random numbers, so that each part of the sky is a function of (seed, part) alone.
@@ -97,7 +98,7 @@ def simulate_galaxy(config: GalaxyConfig, progress: Callable[[str], None] | None
         skies.append(draw_phase(grid, phase, _generator(config, _PHASE_STREAM + stream), grid.safe_lmax))
     components = _columns(skies, window)
     dust = _dust_parts(skies, components, config, window)
-    axis = VelocityAxis(config.velocity_start, config.channel_width, config.channels)
+    axis = VelocityAxis(config.velocity_start + config.channel_width * np.arange(config.channels + 1))
     brightness = _observe(skies, axis, config, window, report)
     total = sum(dust.values(), start=np.zeros(grid.npix, dtype=np.float32))
     return Galaxy(grid, axis.centres, brightness, total, components | dust)
@@ -157,10 +158,10 @@ def _observe(
 ) -> np.ndarray:
     """Brightness ``(npix, nchan)`` float32 K: each channel through the beam, plus white noise per pixel."""
     rng = _generator(config, _CUBE_NOISE_STREAM)
-    cube = np.empty((skies[0].column.size, axis.channels), dtype=np.float32)
+    cube = np.empty((skies[0].column.size, len(axis)), dtype=np.float32)
     for channel, brightness in enumerate(channel_maps(skies, axis)):
         noise = 1e-3 * config.noise_mk * rng.standard_normal(len(cube), dtype=np.float32)
         cube[:, channel] = smooth(brightness, window) + noise
-        if (channel + 1) % 16 == 0 or channel + 1 == axis.channels:
-            report(f"HI cube: {channel + 1}/{axis.channels} channels")
+        if (channel + 1) % 16 == 0 or channel + 1 == len(axis):
+            report(f"HI cube: {channel + 1}/{len(axis)} channels")
     return cube

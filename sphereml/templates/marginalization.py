@@ -24,8 +24,10 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +99,7 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
-    lmax = _checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
+    lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
     covariance = _covariance(alms[1:], mask, weights, noise)
@@ -147,14 +149,19 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
     return power_left(cmb, cleaned_cmb, mask, bands)
 
 
-def save(result: Marginalization, path: Path | str) -> Path:
-    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file)."""
+def save(result: Marginalization, path: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
+    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file).
+
+    Args:
+        facts: what else is known, e.g. names and units of the sky and the templates; JSON values.
+    """
     powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
     bands = {
         name: {"lo": lo, "hi": hi, "before": before, "after": after}
         for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
     }
     content = {
+        **(facts or {}),
         **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
         "lmin": result.lmin,
         "bands": bands,
@@ -173,7 +180,8 @@ def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[
     return sky, templates, mask
 
 
-def _checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+def checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+    """``lmax``, ``2 nside`` when None; raises UserError when the multipoles are no range of the grid."""
     lmax = grid.safe_lmax if lmax is None else lmax
     if not 0 < lmin <= lmax < 3 * grid.nside:
         raise UserError(f"lmin={lmin}, lmax={lmax} at Nside {grid.nside}", f"keep 1 <= lmin <= lmax < {3 * grid.nside}")
@@ -198,7 +206,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
     amplitudes = start
     for _ in range(ITERATIONS):
         residual = alms[0] - amplitudes @ alms[1:]
-        noise = _smooth(cross_spectrum(residual, residual, lmax))
+        noise = smooth_spectrum(cross_spectrum(residual, residual, lmax))
         weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
         amplitudes = _solve(alms, weights, lmax)
     return amplitudes, weights, noise
@@ -221,7 +229,7 @@ def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: 
     return covariance
 
 
-def _smooth(cl: np.ndarray) -> np.ndarray:
+def smooth_spectrum(cl: np.ndarray) -> np.ndarray:
     """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
     ell = np.arange(len(cl))
     modes = 2.0 * ell[1:] + 1

@@ -16,13 +16,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
+from sphereml.training.one_process import OneProcess
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
 
@@ -92,7 +92,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
         callbacks=[EpochOfBatches(train), *early, progress, checkpoint, KeepLast(run.checkpoints)],
-        plugins=[WholeCheckpoints(), LightningEnvironment()],
+        plugins=[WholeCheckpoints(), OneProcess()],
         default_root_dir=run.folder,
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
