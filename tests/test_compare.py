@@ -13,7 +13,7 @@ from fixtures_cli import Place, demo_place
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import EvaluationConfig
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores

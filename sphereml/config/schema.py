@@ -79,8 +79,9 @@ class SplitConfig:
     crosses it.  ``mask_file`` (1 = keep) or ``sky_fraction`` (keep the faintest part of the smoothed target), and the
     mask that a survey's store brings, limit all regions, and so do ``cuts``.
 
-    With ``file``, a HEALPix map of 0 (not used), 1 (training), 2 (validation) and 3 (test) as the package writes it,
-    the regions are those of the map, and only masks and ``cuts`` limit them.
+    With ``file``, a HEALPix map of 0 (not used), 1 (training), 2 (validation) and 3 (test), the regions are those of
+    the map, and only masks and ``cuts`` limit them.  A mask is weights: pixels that it keeps in part count in part, in
+    the training and in the scores.
     """
 
     name: str = "north_south"

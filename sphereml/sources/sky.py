@@ -10,7 +10,8 @@ from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
-from sphereml.data.splits import Split, build_split, split_files
+from sphereml.data.split_files import Split
+from sphereml.data.splits import build_split, split_files
 from sphereml.data.store import Sky, open_store
 from sphereml.data.survey import Progress, prepare_survey
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
@@ -86,7 +87,7 @@ def split_identity(config: SplitConfig, data: DataConfig) -> dict[str, str]:
     Raises:
         UserError: a file is missing.
     """
-    return {key: file_checksum(path) for key, path in split_files(config, _file_folder(data)).items()}
+    return {key: file_checksum(file.path) for key, file in split_files(config, _file_folder(data)).items()}
 
 
 def _file_folder(data: DataConfig) -> Path | None:
