@@ -51,15 +51,17 @@ class Scaling:
 
     def apply(self, stored: np.ndarray, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
         """Physical values, native ``dtype`` (no copy where nothing changes), NaN where there are no data."""
-        values = stored.astype(dtype, copy=False)
-        if self.changes_values:
-            values = (self.zero + self.scale * stored.astype(np.float64)).astype(dtype)
-        missing = ~np.isfinite(values) | _equal(values, UNSEEN)
-        for sentinel in (self.blank, self.bad):
-            if sentinel is not None:
-                missing |= _equal(stored, sentinel)
-        if self.bad is not None:
-            missing |= _equal(values, self.bad)
+        # Damaged cards and cells hold numbers of any size; what overflows is infinite, hence missing.
+        with np.errstate(all="ignore"):
+            values = stored.astype(dtype, copy=False)
+            if self.changes_values:
+                values = (self.zero + self.scale * stored.astype(np.float64)).astype(dtype)
+            missing = ~np.isfinite(values) | _equal(values, UNSEEN)
+            for sentinel in (self.blank, self.bad):
+                if sentinel is not None:
+                    missing |= _equal(stored, sentinel)
+            if self.bad is not None:
+                missing |= _equal(values, self.bad)
         return np.where(missing, dtype(np.nan), values) if missing.any() else values
 
 
