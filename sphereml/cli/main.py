@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from sphereml import __version__
@@ -84,19 +85,28 @@ def _run(words: list[str]) -> int:
     if verb in _TRAINING:
         keep_freed_memory()
     try:
-        parser = build_parser(verb)
-        options = _parse(parser, words)
-        if options.verb is None:
-            parser.print_help()
-            return 0
-        options.run(options)
-        sys.stdout.flush()
+        with _flushed():
+            parser = build_parser(verb)
+            options = _parse(parser, words)
+            if options.verb is None:
+                parser.print_help()
+                return 0
+            options.run(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted(verb)
     return 0
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """What the block printed is out at its end, or a disc that is full is told while it still can be."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _interrupted(verb: str | None) -> int:
