@@ -40,7 +40,7 @@ def run(shell: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["bash", "-c", shell], capture_output=True, env=environment, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("shell", ["$P --help | true; exit ${PIPESTATUS[0]}", "$P config list >&-", "$P --help 2>&-"])
+@pytest.mark.parametrize("shell", ["$P --help | true; exit ${PIPESTATUS[0]}", "$P --version >&-", "$P --help 2>&-"])
 def test_a_reader_that_goes_away_does_not_end_the_work(shell: str) -> None:
     outcome = run(shell)
     assert (outcome.returncode, outcome.stderr) == (0, b"")
@@ -52,10 +52,9 @@ def test_a_full_disc_behind_the_output_is_one_line() -> None:
     assert outcome.returncode == 2 and outcome.stderr.count(b"\n") == 1 and b"No space left" in outcome.stderr
 
 
-def test_a_locale_without_unicode_spells_it(tmp_path: Path) -> None:
-    folder = tmp_path / "größe"
-    outcome = run(f"$P data verify --in '{folder}'", LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
-    assert outcome.returncode == 0 and outcome.stdout.isascii() and rb"gr\xf6\xdfe" in outcome.stdout
+def test_a_locale_without_unicode_spells_it() -> None:
+    outcome = run("$P 'größe ± 1'", LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert outcome.returncode == 2 and outcome.stderr.isascii() and rb"gr\xf6\xdfe +- 1" in outcome.stderr
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
@@ -105,7 +104,7 @@ def test_networks_are_float32_in_a_session_of_float64() -> None:
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(0)
-        ours = build(config, domain, 2, 1)
+        ours = build(config, domain, 2, 1).eval()
         assert torch.get_default_dtype() == torch.float64
         assert ours(torch.zeros(1, 192, 2, dtype=torch.float32), domain).dtype == torch.float32
     finally:
