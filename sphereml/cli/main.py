@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -101,15 +102,15 @@ def _run(words: list[str]) -> int:
     if verb in _TRAINING:
         keep_freed_memory()
     try:
-        parser = build_parser(verb)
-        options = _parse(parser, words)
-        if options.verb is None:
-            parser.print_help()
-            return 0
-        if options.verb in _TASKS:
-            _load_plugins(options.plugin)
-        options.run(options)
-        sys.stdout.flush()
+        with _flushed():
+            parser = build_parser(verb)
+            options = _parse(parser, words)
+            if options.verb is None:
+                parser.print_help()
+                return 0
+            if options.verb in _TASKS:
+                _load_plugins(options.plugin)
+            options.run(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
@@ -125,6 +126,15 @@ def _load_plugins(files: Sequence[str]) -> None:
     load_entry_points()
     for file in files:
         load_plugin(Path(file))
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """What the block printed is out at its end, or a disc that is full is told while it still can be."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _interrupted(verb: str | None) -> int:

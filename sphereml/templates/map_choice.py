@@ -99,6 +99,8 @@ def refuse_unfit(chosen: ChosenMaps, sky: HealpixMaps, mask: np.ndarray) -> None
 def _suiting(reference: ColumnReference, held: dict[int, str], sky: str) -> ColumnReference:
     """The file's scalar columns, or for a sky that is Q or U the column of that name."""
     chosen = [i for i, name in held.items() if stokes(name) == stokes(sky)]
+    if not chosen and len(held) == 1:
+        return reference
     if not chosen:
         raise UserError(
             f"{reference.path.name} has no {f'Stokes {stokes(sky)}' if stokes(sky) else 'scalar column'} for the sky's "
