@@ -27,10 +27,11 @@ def run(options: argparse.Namespace) -> None:
 def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: bool) -> list[Run]:
     """The finished runs of all configurations; what one of them cannot have is refused before the first is trained."""
     from sphereml.tasks import open_task
-    from sphereml.training.fit import fit_task
+    from sphereml.training.fit import fit_task, warn
     from sphereml.training.lifecycle import FitOptions
 
     tasks = [open_task(config, say) for config in configs]
     for task in tasks:
         task.check()
+    warn(tasks, say)
     return [fit_task(task, FitOptions(resume, overwrite, say)) for task in tasks]

@@ -27,8 +27,10 @@ _OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 # Longitudes of arXiv:1904.13265's second split, 36 degrees apart on either side.
 _LONGITUDES = {"east": (198.0, 342.0), "west": (18.0, 162.0)}
 
+_ONE_GRID = "bring it to theirs, or set data.nside to bring all to one grid"
 
-def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Split:
+
+def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None, regraded: bool = False) -> Split:
     """Regions as :class:`~sphereml.config.schema.SplitConfig` describes them.
 
     ``cuts`` are taken out of every region.  Distances are those between pixel centres along great circles: the sides of
@@ -36,16 +38,17 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Sp
 
     Args:
         sky: gives the grid and, for ``sky_fraction``, the target whose faintest part is kept.
-        folder: where a relative ``mask_file`` is looked up.
+        folder: where a relative ``mask_file`` or ``file`` is looked up.
+        regraded: bring masks and splits of another Nside or frame to the sky's, rather than refuse them.
     Raises:
         UserError: an impossible value, an unusable mask, or an empty region.
     """
     _refuse_impossible(config)
     grid, files = sky.grid, split_files(config, folder)
-    weight = _kept_sky(config, sky, files.get("split.mask_file"))
+    weight = _kept_sky(config, sky, files.get("split.mask_file"), regraded)
     keep = weight > 0
     if "split.file" in files:
-        split = _limited(files["split.file"], keep)
+        split = _limited(files["split.file"], keep, regraded)
     else:
         test, rest, chosen = _sides(config, grid)
         learning = keep & rest & ~test & ~near(test, grid, config.buffer)
@@ -62,16 +65,19 @@ def split_files(config: SplitConfig, folder: Path | None) -> dict[str, ColumnRef
     return {key: parse_reference(_located(name, key, folder)) for key, name in named.items() if name is not None}
 
 
-def _limited(file: ColumnReference, keep: np.ndarray) -> Split:
-    split = regrade_split(read_split(file), HealpixGrid.of_size(keep.size))
+def _limited(file: ColumnReference, keep: np.ndarray, regraded: bool) -> Split:
+    split, grid = read_split(file), HealpixGrid.of_size(keep.size)
+    if split.grid != grid and not regraded:
+        raise UserError(f"the split {file.path} has Nside {split.grid.nside}, the maps {grid.nside}", _ONE_GRID)
+    split = regrade_split(split, grid)
     return replace(split, **{name: getattr(split, name) & keep for name in PARTS})
 
 
-def _kept_sky(config: SplitConfig, sky: Sky, mask: ColumnReference | None) -> np.ndarray:
+def _kept_sky(config: SplitConfig, sky: Sky, mask: ColumnReference | None, regraded: bool) -> np.ndarray:
     """Weights of the mask, or of where the first target is faintest, 0 where the sky is cut: float64 ``(npix,)``."""
     keep = np.ones(sky.grid.npix)
     if mask is not None:
-        weights = read_sky_weights(mask, any_frame=True)
+        weights = read_sky_weights(mask, None if regraded else sky.grid, any_frame=regraded)
         keep = regrade_weights(to_galactic(weights.values, weights.frame), sky.grid)
     elif config.sky_fraction is not None and config.file is None:
         keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing).astype(np.float64)

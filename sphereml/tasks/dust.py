@@ -97,7 +97,7 @@ class DustTask(MapTask):
             column(self.sky)
         if self._features in ("column", "profile") and len(self.sky.target_fields) != 1:
             what = f"model.form=physical has one target, and the data have {len(self.sky.target_fields)}"
-            raise UserError(what, "choose model.form=plain, or one data.target")
+            raise UserError(what, "choose one with data.target.fields=[0], or model.form=plain")
 
     def fit_scaling(self) -> DustScaling:
         sky, pixels, kind = self.sky, self.learning_pixels, self._features

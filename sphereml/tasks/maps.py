@@ -22,6 +22,7 @@ from sphereml.config.validation import check_resolution
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.split_files import Split, write_split
 from sphereml.data.store import Sky
+from sphereml.data.suspicions import suspicious_columns
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.domains.channels import Channels
 from sphereml.errors import UserError
@@ -124,9 +125,23 @@ class MapTask(Task):
         if config.data.kind == "galaxy" and "sky" not in self.__dict__:  # before it is simulated
             check_resolution(config, config.data.galaxy.nside)
         check_resolution(config, self.sky.grid.nside)
-        pixels = self.split.train
         if not self.closed_form:
-            self.footprint(pixels)
+            self._refuse_turned_fields()
+            self.footprint(self.split.train)
+
+    def _refuse_turned_fields(self) -> None:
+        """Raise UserError where patches or tiles would turn away from the frame of a field with a spin."""
+        model, training = self.config.model, self.config.training
+        turns = model.domain == "flat" or (training.footprint == "tiles" and training.rotations)
+        spinning = [one for one in (*self.sky.input_fields, *self.sky.target_fields) if one.spin]
+        if turns and spinning:
+            names = " and ".join(spinning[0].column_names)
+            place = "flat patches" if model.domain == "flat" else "turned tiles"
+            what = f"{names} turn with their frame, which {place} of task={self.name} do not follow"
+            raise UserError(what, "choose model=unet_sphere_plain with training.rotations=false")
+
+    def warnings(self) -> list[str]:
+        return suspicious_columns(self.sky, self.learning_pixels)
 
     def identity(self) -> dict[str, str]:
         return split_identity(self.config.split, self.config.data)
