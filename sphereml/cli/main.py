@@ -1,14 +1,15 @@
 """``sphereml VERB ...``: parse the line, import the verb's module, turn a UserError into one line and exit code 2.
 
-Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is
-imported here, so ``--help`` answers at once; a verb's module adds its arguments in ``add_arguments`` and works in
-``run``.
+Exit codes: 0 done; 2 the user's input is wrong; 130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1; 1 a bug (with
+its traceback).  Nothing heavy is imported here, so ``--help`` answers at once; a verb's module adds its arguments in
+``add_arguments`` and works in ``run``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -17,6 +18,7 @@ from pathlib import Path
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
 from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
+from sphereml.cli.signals import Stopped, stoppable
 from sphereml.errors import UserError
 
 VERBS = {
@@ -108,13 +110,16 @@ def _run(words: list[str]) -> int:
             return 0
         if options.verb in _TASKS:
             _load_plugins(options.plugin)
-        options.run(options)
+        with stoppable():
+            options.run(options)
         sys.stdout.flush()
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return _interrupted(verb)
+        return _stopped(verb, Stopped(signal.SIGINT))
+    except Stopped as stop:
+        return _stopped(verb, stop)
     return 0
 
 
@@ -127,15 +132,15 @@ def _load_plugins(files: Sequence[str]) -> None:
         load_plugin(Path(file))
 
 
-def _interrupted(verb: str | None) -> int:
+def _stopped(verb: str | None, stop: Stopped) -> int:
     ways = {
         "train": "; the same line with --resume goes on",
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
     }
-    print(f"sphereml: interrupted{ways.get(verb or '', '')}", file=sys.stderr)
-    return 130
+    print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
+    return 128 + stop.number
 
 
 if __name__ == "__main__":
