@@ -1,12 +1,12 @@
 """The README is run: every ``sphereml`` line of its shell blocks, its Python block, and its claims about make."""
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_cli import REAL_SKY
 from fixtures_lensing import with_toy_spectra
 
 from sphereml.cli.main import main
@@ -14,7 +14,6 @@ from sphereml.templates.products import write_mask, write_template
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY", ROOT / "../shared/data/real_sky"))
 # What keeps the README's trainings short here; its commands themselves are run as they stand.
 SHORT = [
     "training.epochs=1",
