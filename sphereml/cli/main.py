@@ -25,6 +25,7 @@ VERBS = {
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
     "marginalize": "fit templates to a sky map and subtract them",
+    "hough": "polarization of filaments: the rolling Hough transform of a map or of a store's channels",
     "lensing": "noise curves of CMB lensing estimators",
     "study": "train lensing networks and measure them beside quadratic estimators",
     "report": "write the HTML report of a comparison",
