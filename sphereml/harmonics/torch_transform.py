@@ -103,7 +103,7 @@ class TorchTransform:
         return _stokes(self._signed(alm)) if self.spin else alm
 
     def _signed(self, helicities: torch.Tensor) -> torch.Tensor:
-        """What odd spins change of ``Q +- iU = -sum (E +- iB) +-sY``: the sign of the upper line (ducc0's convention)."""
+        """What odd spins change in ``Q +- iU = -sum (E +- iB) +-sY``: the sign of the upper line, as in ducc0."""
         sign = torch.tensor([-1.0 if self.spin % 2 else 1.0, 1.0], device=helicities.device, dtype=self.dtype)
         return helicities * sign[:, None]
 
