@@ -25,6 +25,10 @@ TOLERANCES: dict[tuple[torch.dtype, str], float] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--freeze", action="store_true", help="write the numbers of test_frozen.py anew")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """The tests' tensors are small: on shared cores threads spend their time waiting for each other (3-10 x)."""

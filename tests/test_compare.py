@@ -21,6 +21,7 @@ from sphereml.errors import UserError
 from sphereml.evaluation.compare import begin_comparison
 from sphereml.evaluation.sphere import score_sphere
 from sphereml.evaluation.study import Study
+from sphereml.harmonics.bands import Bands
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
@@ -127,9 +128,9 @@ def test_no_standard_error_from_one_block(data, demo):
     block = np.zeros(sky.grid.npix)
     block[: sky.grid.npix // 12] = 1
     with pytest.raises(UserError, match="one block of sky"):
-        score_sphere(sky.target, sky.target, block, {"r50": [15, 60]}, block_nside=1)
+        score_sphere(sky.target, sky.target, block, Bands(r50=(15, 60)), block_nside=1)
     with pytest.raises(UserError, match="block_nside=64"):
-        score_sphere(sky.target, sky.target, np.ones(sky.grid.npix), {"r50": [15, 60]}, block_nside=64)
+        score_sphere(sky.target, sky.target, np.ones(sky.grid.npix), Bands(r50=(15, 60)), block_nside=64)
 
 
 def test_bands_beyond_the_map_are_said(comparison):

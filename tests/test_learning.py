@@ -14,6 +14,7 @@ from sphereml.config.schema import ExperimentConfig, LossConfig
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky
 from sphereml.domains import FlatPatch, HealpixSky
+from sphereml.harmonics.bands import Bands
 from sphereml.models.layers import Convolution
 from sphereml.tasks.dust import build_fields, combine, fit_scaling
 from sphereml.tasks.losses import CorrelationLoss
@@ -23,7 +24,7 @@ from sphereml.training.regression import standardized_prediction
 
 NSIDE = 32
 # What a patch or tile of 25 degrees and pixels of 1.8 degrees resolves.
-BANDS = {"r50": [14.4, 40.0], "r150": [40.0, 60.0]}
+BANDS = Bands(r50=(14.4, 40), r150=(40, 60))
 LOSS = CorrelationLoss.of(LossConfig(), BANDS)
 DOMAINS = {"flat": ["patches.size=16", "patches.pixel_arcmin=93.6"], "sphere": []}
 every_domain = pytest.mark.parametrize("domain", DOMAINS)

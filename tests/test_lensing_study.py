@@ -20,17 +20,18 @@ from sphereml.errors import UserError
 from sphereml.evaluation.lensing import entries, results, study
 from sphereml.evaluation.lensing.chi_square import Covariance
 from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Posterior
-from sphereml.evaluation.lensing.noise import Judged, band_edges, goal_ratio, noise, noise_ratio, patch_bands
+from sphereml.evaluation.lensing.noise import Judged, goal_ratio, noise, noise_ratio, patch_bands, wide_bands
 from sphereml.evaluation.lensing.nulls import null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets
 from sphereml.evaluation.lensing.seeds import same_but_seed, seed_spread
 from sphereml.evaluation.lensing.study import run_names, settings_of
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, check_calibration, edge_distance
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
 from sphereml.lensing.n0 import NoiseModel
-from sphereml.lensing.patch_spectra import Bands, PatchPowers
+from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.cmb import PLANCK_2013, Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra
@@ -43,7 +44,7 @@ from sphereml.training.patch_sources import StoredPatches
 from sphereml.training.runs import Run
 
 PATCH = FlatSky(32, 4.6875)
-MASK = torch.from_numpy(cosine_taper(32, 4.6875, 28.0))
+MASK = torch.from_numpy(cosine_taper(PATCH, 28.0))
 WORDS = [
     *("experiment=lensing_small", "patches.size=32", "patches.pixel_arcmin=4.6875", "lensing.outputs=[e,kappa]"),
     *("lensing.lmax_eb=2000", "lensing.spectra_lmax=3000", "model.width=4", "evaluation.patches=24"),
@@ -86,7 +87,7 @@ def gaussian_patches(spectrum: float, count: int, seed: int) -> torch.Tensor:
 
 def measured(response: float, noise_power: float, count: int = 400, seed: int = 0) -> Judged:
     """Of ``response kappa + noise``, kappa the same for every noise."""
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 600.0, 1000.0, 1500.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 600.0, 1000.0, 1500.0, 2000.0), MASK)
     parts = []
     for part in (0, 1):
         kappa = gaussian_patches(1.0, count, 10 + part)
@@ -143,7 +144,7 @@ def test_a_curve_passes_through_its_points():
 
 def toy_powers(omega: float, count: int, rng: np.random.Generator) -> PatchPowers:
     """True power ``omega / 0.1185`` in 4 bands, R = 0.5, and noise that grows twice as fast as the signal."""
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 600.0, 1000.0, 1500.0, 2000.0))
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 600.0, 1000.0, 1500.0, 2000.0))
     share = omega / 0.1185
     truth = share * (1 + 0.1 * rng.normal(size=(count, 4)))
     auto = 0.25 * (truth + share**2 * (1 + 0.1 * rng.normal(size=(count, 4))))
@@ -230,7 +231,7 @@ def residual_patches(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def test_the_error_of_a_map_is_calibrated():
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 1000.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 1000.0, 2000.0), MASK)
     error = CalibratedError.fit(*residual_patches(150, 1), bands)
     prediction, truth = residual_patches(150, 2)
     found = check_calibration(error, prediction, truth, bands)
@@ -242,7 +243,7 @@ def test_the_error_of_a_map_is_calibrated():
 
 
 def test_seeds_come_apart_by_what_was_put_between_them():
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 1000.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 1000.0, 2000.0), MASK)
     shared = gaussian_patches(1.0, 200, 1)
     images = {f"s{seed}": shared + gaussian_patches(0.1, 200, 30 + seed) for seed in range(4)}
     powers = {name: PatchPowers.measure(bands, image, shared) for name, image in images.items()}
@@ -254,8 +255,9 @@ def test_seeds_come_apart_by_what_was_put_between_them():
 
 
 def test_bands_are_no_narrower_than_the_fundamental_multipole():
-    assert band_edges(144, 1000) == (100, 300, 500, 650, 800, 1000)
-    assert np.diff(band_edges(288, 3000)).min() >= 288
+    assert wide_bands(144, 1000) == Bands.edges(100, 300, 500, 650, 800, 1000)
+    bands = wide_bands(288, 3000)
+    assert (bands.upper - bands.lower).min() >= 288
 
 
 def test_sets_of_patches_are_fixed_and_differ(runs: list[Run]):

@@ -14,6 +14,7 @@ from sphereml.config.compose import compose
 from sphereml.errors import UserError
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.flat_lensing import LensedPatches
+from sphereml.sky.plane import SquareGrid
 from sphereml.tasks.lensing import LensingTask
 from sphereml.training.lensing_fit import (
     PatchLoss,
@@ -61,11 +62,11 @@ def test_a_patch_is_observed_with_beam_noise_and_mask():
 
 
 def test_taper_is_one_inside_and_symmetric():
-    taper = cosine_taper(32, 4.6875, 28.0)
+    taper = cosine_taper(SquareGrid(32, 4.6875), 28.0)
     assert taper[8:-8, 8:-8].min() == 1 and taper[0, 0] < 0.02
     assert np.array_equal(taper, taper.T) and np.allclose(taper, taper[::-1])
     with pytest.raises(UserError, match=r"lensing\.taper"):
-        cosine_taper(32, 4.6875, 80.0)
+        cosine_taper(SquareGrid(32, 4.6875), 80.0)
 
 
 def test_an_untrained_physical_network_is_the_estimator():

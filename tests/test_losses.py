@@ -9,6 +9,7 @@ import torch
 from sphereml.config.schema import BandsConfig, LossConfig
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.tasks.losses import CorrelationLoss, resolved_bands
 
@@ -16,9 +17,9 @@ PATCH = FlatPatch(64, 23.4)
 SPHERE = HealpixSky(16)
 TILE = HealpixSky(16, (2, 9, 30), 2)
 CASES = {
-    "patch": (PATCH, {"r50": [14.4, 100.0], "r150": [100.0, 200.0]}),
-    "sphere": (SPHERE, {"r50": [4.0, 14.4], "r150": [14.4, 32.0]}),
-    "tile": (TILE, {"r50": [4.0, 14.4], "r150": [14.4, 32.0]}),
+    "patch": (PATCH, Bands(r50=(14.4, 100), r150=(100, 200))),
+    "sphere": (SPHERE, Bands(r50=(4, 14.4), r150=(14.4, 32))),
+    "tile": (TILE, Bands(r50=(4, 14.4), r150=(14.4, 32))),
 }
 every_case = pytest.mark.parametrize(("domain", "bands"), CASES.values(), ids=CASES.keys())
 
@@ -66,15 +67,15 @@ def test_spherical_loss_of_a_hand_made_pair():
 @pytest.mark.parametrize(
     ("nside", "expected"),
     [
-        (512, {"r_low": [2, 15], "r50": [14.4, 100], "r150": [100, 200]}),
-        (64, {"r_low": [2, 15], "r50": [14.4, 100], "r150": [100, 128]}),
-        (32, {"r_low": [2, 15], "r50": [14.4, 64]}),
-        (4, {"r_low": [2, 8]}),
+        (512, Bands(r_low=(2, 15), r50=(14.4, 100), r150=(100, 200))),
+        (64, Bands(r_low=(2, 15), r50=(14.4, 100), r150=(100, 128))),
+        (32, Bands(r_low=(2, 15), r50=(14.4, 64))),
+        (4, Bands(r_low=(2, 8))),
     ],
 )
 def test_bands_are_clipped_to_what_the_map_resolves(nside, expected):
     assert resolved_bands(BandsConfig(), nside) == expected
-    in_loss = {name: band for name, band in expected.items() if name != "r_low"}
+    in_loss = expected.chosen(["r50", "r150"])
     if in_loss:
         assert CorrelationLoss.of(LossConfig(), expected).bands == in_loss
     else:

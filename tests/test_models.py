@@ -19,6 +19,7 @@ from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.baselines import fit_integrated, fit_linear
 from sphereml.models.layers import ChannelDropout
+from sphereml.models.networks import build
 from sphereml.models.unet import UNet
 from sphereml.tasks.dust import DustScaling, TaskFields, build_fields, combine, fit_scaling
 from sphereml.testing import SYMMETRIES, assert_equivariant, network_function
@@ -192,7 +193,7 @@ def test_papers_unet_has_the_papers_widths():
     """arXiv:1904.13265, section 3: 64-128-256-512-512, two 3x3 convolutions a step, 2x2 up, dropout 0.3."""
     config = compose(["model=unet_flat_paper"])
     with torch.device("meta"):
-        network = UNet(FlatPatch(64), 64, config.model)
+        network = build(config.model, FlatPatch(64), 64, 1)
     down = [[tuple(c.kernel.shape) for c in block.convolutions] for block in network.down]
     assert down == [
         [(9, 64, 64), (9, 64, 64)],
@@ -232,10 +233,10 @@ def test_dropout_drops_whole_channels_and_keeps_the_mean():
 
 def test_too_deep_a_network_is_refused():
     config = compose(["model=unet_flat"])
-    network = UNet(FlatPatch(64), 3, replace(config.model, width=2))
+    network = UNet(FlatPatch(64), 3, width=2, depth=config.model.depth)
     with pytest.raises(UserError, match="halved"):
         network(torch.zeros(1, 12, 12, 3), FlatPatch(12))
-    sphere = UNet(HealpixSky(8), 3, replace(config.model, width=2, domain="sphere"))
+    sphere = UNet(HealpixSky(8), 3, width=2, depth=config.model.depth)
     with pytest.raises(UserError, match="cannot be pooled"):
         sphere(torch.zeros(2, 4, 3), HealpixSky(8, (4,), 4))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
 from sphereml.config.compose import compose
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.models.layers import Convolution
+from sphereml.models.networks import build
 from sphereml.models.resunet import ResUNet
 from sphereml.models.tiling import Tiling
 from sphereml.testing import SYMMETRIES, assert_equivariant, network_function
 
-SMALL = ModelConfig(arch="resunet", width=4, depth=2, kernel=3, dropout=0.0)
+SMALL: dict[str, Any] = {"width": 4, "depth": 2, "dropout": 0.0}
 DOMAINS = {"flat": FlatPatch(16), "sphere": HealpixSky(8), "part": HealpixSky(8, (3, 7))}
 
 
@@ -23,9 +25,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def network_on(domain: Domain, config: ModelConfig = SMALL, channels: int = 3) -> ResUNet:
+def network_on(domain: Domain, channels: int = 3, **options: Any) -> ResUNet:
     torch.manual_seed(0)
-    network = ResUNet(domain, channels, config, 2)
+    network = ResUNet(domain, channels, 2, **SMALL | options)
     with torch.no_grad():  # biases and running means of no empty sky, so that a wrong edge shows
         for name, value in [*network.named_parameters(), *network.named_buffers()]:
             if name.endswith(("bias", "running_mean")):
@@ -36,7 +38,7 @@ def network_on(domain: Domain, config: ModelConfig = SMALL, channels: int = 3) -
 def test_the_papers_network_has_its_size():
     """arXiv:1810.01483: 5.4 million parameters, 64 -> 128 -> 256 channels, 5x5."""
     config = compose(["model=resunet_paper"]).model
-    network = ResUNet(FlatPatch(128), 2, config, 2)
+    network = build(config, FlatPatch(128), 2, 2)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert count == pytest.approx(5.4e6, rel=0.05)
     convolutions = [layer for layer in network.modules() if isinstance(layer, Convolution) and len(layer.kernel) > 1]
@@ -48,7 +50,7 @@ def test_the_papers_network_has_its_size():
 @pytest.mark.parametrize("position", [64, 65, 66, 67])
 def test_the_papers_network_sees_101_pixels(position):
     patch = FlatPatch(128)
-    network = ResUNet(patch, 2, ModelConfig(arch="resunet", width=4, depth=2, kernel=5, dropout=0.0, norm="none"), 1)
+    network = ResUNet(patch, 2, kernel=5, norm="none", **SMALL)
     x = noise(1, 128, 128, 2).requires_grad_()
     (gradient,) = torch.autograd.grad(network(x, patch)[0, position, position, 0], x)
     seen = gradient.abs().sum(dim=-1)[0].nonzero()
@@ -59,8 +61,7 @@ def test_the_papers_network_sees_101_pixels(position):
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_it_runs_forward_and_backward_everywhere(domain, depth):
-    config = ModelConfig(arch="resunet", width=4, depth=depth, kernel=3)
-    network = ResUNet(domain, 3, config, 2)
+    network = ResUNet(domain, 3, 2, width=4, depth=depth)
     network(noise(2, *domain.shape, 3), domain).square().mean().backward()
     for parameter in network.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
@@ -69,7 +70,7 @@ def test_it_runs_forward_and_backward_everywhere(domain, depth):
 
 def test_zero_output_starts_at_zero():
     patch = DOMAINS["flat"]
-    assert not ResUNet(patch, 3, SMALL, 2, zero_output=True)(noise(1, 16, 16, 3), patch).any()
+    assert not ResUNet(patch, 3, 2, zero_output=True, **SMALL)(noise(1, 16, 16, 3), patch).any()
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES[:6])
@@ -81,8 +82,7 @@ def test_it_keeps_the_symmetries_of_the_grid(symmetry, tolerance):
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_tiles_equal_the_whole_sphere(kernel, tolerance):
     sky = HealpixSky(16)
-    config = ModelConfig(arch="resunet", width=4, depth=1, kernel=kernel, dropout=0.0)
-    network = network_on(sky, config)
+    network = network_on(sky, depth=1, kernel=kernel)
     features = noise(sky.shape[0], 3).numpy()
     with torch.inference_mode():
         whole = network(torch.from_numpy(features)[None], sky)[0].numpy()

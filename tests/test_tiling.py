@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import healpy
 import numpy as np
 import pytest
 import torch
 
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain, HealpixSky
 from sphereml.domains.protocol import Stencil
 from sphereml.errors import UserError
@@ -19,7 +18,7 @@ from sphereml.models.unet import UNet
 from sphereml.sky.regions import Region
 from sphereml.testing import SYMMETRIES, assert_equivariant, network_function
 
-SMALL = ModelConfig(width=4, depth=2, kernel=3, convs_per_level=1)
+SMALL: dict[str, Any] = {"width": 4, "depth": 2, "convs_per_level": 1}
 LAYERS: dict[str, tuple[Stencil, int]] = {
     "K3": ("adjacent", 3),
     "K5": ("adjacent", 5),
@@ -30,9 +29,9 @@ LAYERS: dict[str, tuple[Stencil, int]] = {
 }
 NETWORKS = {
     "depth_2": SMALL,
-    "depth_1": replace(SMALL, depth=1, convs_per_level=2),
-    "nearest20": replace(SMALL, depth=1, stencil="nearest20"),
-    "oriented": replace(SMALL, stencil="oriented", convs_per_level=2),
+    "depth_1": SMALL | {"depth": 1, "convs_per_level": 2},
+    "nearest20": SMALL | {"depth": 1, "stencil": "nearest20"},
+    "oriented": SMALL | {"stencil": "oriented", "convs_per_level": 2},
 }
 # Pixels of Nside 8: corners where three base pixels meet (7 neighbours), where four meet, a pole, and one inside.
 TILES = {
@@ -53,10 +52,10 @@ def relative(ours: torch.Tensor, oracle: torch.Tensor) -> float:
     return float((ours - oracle).abs().max() / oracle.std())
 
 
-def small_unet(domain: Domain, config: ModelConfig, channels: int = 3) -> UNet:
+def small_unet(domain: Domain, options: dict[str, Any], channels: int = 3) -> UNet:
     """A network whose biases and running statistics are those of no empty sky, so that a wrong halo shows."""
     torch.manual_seed(0)
-    network = UNet(domain, channels, config)
+    network = UNet(domain, channels, **options)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):
@@ -117,11 +116,11 @@ def test_a_halo_too_narrow_shows(name):
 def test_reach_of_a_unet():
     """By hand, depth 1 and K = 3: up 2 is 1 coarse pixel, bottom 2 more are 6 fine ones, down 2: 8."""
     sphere = HealpixSky(16)
-    one = replace(SMALL, depth=1, kernel=3)
-    assert UNet(sphere, 3, one).reach(sphere) == 8
-    assert UNet(sphere, 3, replace(one, kernel=5)).reach(sphere) == 16
-    assert UNet(sphere, 3, replace(one, kernel=1)).reach(sphere) == 0
-    assert UNet(sphere, 3, replace(one, stencil="oriented")).reach(sphere) == 5
+    one = SMALL | {"depth": 1}
+    assert UNet(sphere, 3, **one).reach(sphere) == 8
+    assert UNet(sphere, 3, **one, kernel=5).reach(sphere) == 16
+    assert UNet(sphere, 3, **one, kernel=1).reach(sphere) == 0
+    assert UNet(sphere, 3, **one, stencil="oriented").reach(sphere) == 5
 
 
 def test_tiles_hold_corners_with_seven_neighbours():
@@ -156,7 +155,7 @@ def test_union_of_tiles_is_the_whole_sphere(tolerance):
 @pytest.mark.parametrize("symmetry", SYMMETRIES, ids=str)
 @pytest.mark.parametrize("stencil", ["adjacent", "nearest20"])
 def test_unet_keeps_every_symmetry_of_the_grid(stencil, symmetry, tolerance):
-    network = small_unet(HealpixSky(16), replace(SMALL, convs_per_level=2, stencil=stencil))
+    network = small_unet(HealpixSky(16), SMALL | {"convs_per_level": 2, "stencil": stencil})
     assert_equivariant(network_function(network, 16), 16, symmetry, tolerance(torch.float32, "network"))
 
 

@@ -13,7 +13,6 @@ import torch
 
 from sphereml.benchmarks.convolution import LAYERS
 from sphereml.benchmarks.processes import Cost, in_fresh_process
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import HealpixSky
 from sphereml.models.layers import Convolution
 from sphereml.models.tiling import TileableNetwork, Tiling
@@ -59,8 +58,8 @@ class TileBenchmark:
         if name in LAYERS:
             stencil, kernel = LAYERS[name]
             return Convolution(domain, self.channels, self.channels, kernel, stencil)
-        config = ModelConfig(width=self.channels, depth=_UNET_DEPTH, kernel=3, convs_per_level=1)
-        return UNet(domain, self.channels, config, self.channels).eval()
+        network = UNet(domain, self.channels, self.channels, width=self.channels, depth=_UNET_DEPTH, convs_per_level=1)
+        return network.eval()
 
     def features(self) -> np.ndarray:
         shape = (HealpixGrid(self.nside).npix, self.channels)

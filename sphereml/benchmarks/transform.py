@@ -27,6 +27,7 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.domains import HealpixSky
 from sphereml.harmonics.autograd import SphericalTransform, analysis
 from sphereml.harmonics.rings import alm_size, ring_geometry, threads
+from sphereml.models.networks import options
 from sphereml.models.unet import UNet
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.regions import Region
@@ -160,7 +161,7 @@ def _step_and_loss(config: ExperimentConfig, domain: HealpixSky) -> dict[str, Ca
     model = config.model
     batch = _random_batch(config, domain)
     outputs = batch.gain.shape[-1]
-    network = UNet(domain, batch.features.shape[-1], model, outputs, zero_output=True)
+    network = UNet(domain, batch.features.shape[-1], outputs, zero_output=True, **options(model))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, foreach=True)
     loss = CorrelationLoss.of(config.loss, resolved_bands(config.bands, domain.nside))
 

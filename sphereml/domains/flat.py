@@ -6,18 +6,18 @@ channels_last format, so ``conv2d`` runs on them without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch.nn.functional import conv2d, linear, max_pool2d
 
 from sphereml.domains.protocol import Correlation, Stencil
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
+from sphereml.sky.plane import SquareGrid
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,18 @@ class FlatPatch:
     def shape(self) -> tuple[int, ...]:
         return (self.n, self.n)
 
+    @classmethod
+    def of(cls, grid: SquareGrid, projection: str = "gnomonic") -> FlatPatch:
+        """The domain on the pixels of a grid, e.g. those of a patch of the sky."""
+        return cls(grid.size, grid.pixel_arcmin, projection)
+
+    @cached_property
+    def grid(self) -> SquareGrid:
+        return SquareGrid(self.n, self.pixel_size)
+
     @cached_property
     def modes(self) -> FlatModes:
-        return FlatModes(self.n, self.pixel_size / 60)
+        return FlatModes(self.grid)
 
     def coarser(self) -> FlatPatch:
         if self.n % 2:
@@ -81,7 +90,7 @@ class FlatPatch:
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """See the protocol.  Form ``ell`` correlates the power summed over a ring one ell_F wide, ring by ring.
@@ -90,23 +99,11 @@ class FlatPatch:
             UserError: a band holds no mode (no ring's mean multipole) of the patch.
         """
         if kind == "mode":
-            r = self.modes.per_mode_r(a, b, window)
-            return torch.stack([self.modes.band_mean(r, lo, hi) for lo, hi in bands], dim=-1)
+            return self.modes.band_mean(self.modes.per_mode_r(a, b, window), bands)
         a, b = centred(a, window), centred(b, window)
-        ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
+        ab, aa, bb = (self.modes.bin_mean(self.modes.cross_power(*pair)) for pair in ((a, b), (a, a), (b, b)))
         r = safe_ratio(ab, aa * bb)
-        return torch.stack([r[..., self._rings(lo, hi)].mean(dim=-1) for lo, hi in bands], dim=-1)
-
-    def _rings(self, lo: float, hi: float) -> np.ndarray:
-        """Rings of modes whose mean multipole lies in a band."""
-        ell = self.modes.bin_ell
-        rings = np.flatnonzero((ell >= lo) & (ell < hi))
-        if rings.size == 0:
-            raise UserError(
-                f"no ring of modes of a {self.n}-pixel patch has {lo:g} <= ell < {hi:g}",
-                f"choose a band between {self.modes.ell_f:.4g} and {self.modes.nyquist_ell:.4g}",
-            )
-        return rings
+        return torch.stack([r[..., self.modes.bins_in_band(lo, hi)].mean(dim=-1) for lo, hi in bands.limits], dim=-1)
 
 
 def _convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int) -> torch.Tensor:

@@ -8,7 +8,6 @@ pixels.  Spectra are pseudo-spectra of the windowed region.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -21,6 +20,7 @@ from sphereml.domains.oriented import OrientedLayout
 from sphereml.domains.protocol import Correlation, Stencil
 from sphereml.errors import UserError
 from sphereml.harmonics.autograd import SphericalTransform, analysis
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, sphere_band_correlation
 from sphereml.sky.graphs import graph_reach, rescaled_laplacian
 from sphereml.sky.regions import Region
@@ -108,15 +108,14 @@ class HealpixSky:
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """See the protocol; multipoles run over the integers ``lo <= ell < hi``."""
-        lmax = max(int(-(-hi // 1)) - 1 for _, hi in bands)
-        transform = _transform(self.region, lmax)
+        transform = _transform(self.region, bands.lmax)
         # Apart: the gradient of a target, which nobody asks for, would cost a synthesis.
         alm_a, alm_b = (analysis(centred(field, window), transform, iterations=0) for field in (a, b))
-        return sphere_band_correlation(alm_a, alm_b, lmax, bands, kind)
+        return sphere_band_correlation(alm_a, alm_b, bands.lmax, bands, kind)
 
 
 def _mean_of_children(x: torch.Tensor) -> torch.Tensor:

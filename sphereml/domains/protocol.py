@@ -7,10 +7,11 @@ the same network holds weights for any domain and no geometry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
+
+from sphereml.harmonics.bands import Bands
 
 Correlation = Literal["mode", "ell"]
 # What a convolution on the sphere sums over: Chebyshev polynomials of a graph's Laplacian, by the graph's name (see
@@ -66,7 +67,7 @@ class Domain(Protocol):
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """Correlation r of two fields ``(B, *shape)`` under a window in bands of multipoles: ``(B, nband)`` float64."""

@@ -24,6 +24,7 @@ from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.sphere import SphereScores, score_sphere
 from sphereml.evaluation.statistics import block_jackknife, paired
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
@@ -72,13 +73,14 @@ class PatchScores:
     binned: np.ndarray
 
 
-def score_patches(prediction: np.ndarray, test: TestPatches, bands: Mapping[str, list[float]]) -> PatchScores:
+def score_patches(prediction: np.ndarray, test: TestPatches, bands: Bands) -> PatchScores:
     """Per-mode r of predicted patches ``(n, size, size)`` against the target under the window."""
-    modes = FlatModes(test.patch.size, test.patch.pixel_deg)
+    modes = FlatModes(test.patch)
     predicted, target = (torch.from_numpy(values.astype(np.float64)) for values in (prediction, test.target))
     r = modes.per_mode_r(predicted, target, torch.from_numpy(test.window))
-    scores = {name: modes.band_mean(r, *bands[name]).numpy() for name in PATCH_BANDS if name in bands}
-    kept = modes.bin_ell < max(hi for _, hi in bands.values())
+    flat = bands.chosen(PATCH_BANDS)
+    scores = dict(zip(flat, modes.band_mean(r, flat).numpy().T, strict=True))
+    kept = modes.bin_ell < max(bands.upper)
     return PatchScores(scores, modes.bin_ell[kept], modes.bin_mean(r).numpy()[:, kept])
 
 
@@ -87,7 +89,7 @@ class Comparison:
     """Scores of every model, in the order they are shown, and what is needed to draw them."""
 
     config: ExperimentConfig
-    bands: dict[str, list[float]]
+    bands: Bands
     test: TestPatches
     masks: dict[str, np.ndarray]
     patches: dict[str, PatchScores] = field(default_factory=dict)

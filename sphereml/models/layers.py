@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
 from sphereml.domains.protocol import Stencil
+
+Norm = Literal["batch", "none"]
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What every block of a network shares.
+
+    Args:
+        kernel: side of a flat or oriented kernel, number K of Chebyshev polynomials of a graph's.
+        stencil: what a convolution on the sphere sums over (see ``sphereml.domains.protocol``).
+        dropout: probability with which a channel is dropped in training.
+        norm: ``"batch"`` normalizes every channel after each convolution, ``"none"`` does not.
+        convolutions: number of convolutions in a block of the U-Net.
+    """
+
+    kernel: int = 3
+    stencil: Stencil = "adjacent"
+    dropout: float = 0.0
+    norm: Norm = "batch"
+    convolutions: int = 1
 
 
 class Convolution(nn.Module):
@@ -62,7 +83,7 @@ class Upsampling(nn.Module):
 class ChannelNorm(nn.Module):
     """Batch normalization over everything but the channel, or nothing (``kind="none"``)."""
 
-    def __init__(self, channels: int, kind: str) -> None:
+    def __init__(self, channels: int, kind: Norm) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels) if kind == "batch" else nn.Identity()
 
@@ -87,15 +108,14 @@ class ChannelDropout(nn.Module):
 
 
 class ConvolutionBlock(nn.Module):
-    """``convs_per_level`` times convolution, normalization, ReLU, dropout; from ``channels[0]`` to ``channels[1]``."""
+    """Several times convolution, normalization, ReLU, dropout; from ``channels[0]`` to ``channels[1]`` at the first."""
 
-    def __init__(self, domain: Domain, channels: tuple[int, int], config: ModelConfig) -> None:
+    def __init__(self, domain: Domain, channels: tuple[int, int], options: BlockOptions) -> None:
         super().__init__()
-        widths = pairwise([channels[0], *[channels[1]] * config.convs_per_level])
-        stencil = cast(Stencil, config.stencil)
-        self.convolutions = nn.ModuleList(Convolution(domain, a, b, config.kernel, stencil) for a, b in widths)
-        self.norms = nn.ModuleList(ChannelNorm(channels[1], config.norm) for _ in self.convolutions)
-        self.dropout = ChannelDropout(config.dropout)
+        widths = pairwise([channels[0], *[channels[1]] * options.convolutions])
+        self.convolutions = nn.ModuleList(Convolution(domain, a, b, options.kernel, options.stencil) for a, b in widths)
+        self.norms = nn.ModuleList(ChannelNorm(channels[1], options.norm) for _ in self.convolutions)
+        self.dropout = ChannelDropout(options.dropout)
 
     def reach(self, domain: Domain) -> int:
         return sum(cast(Convolution, convolution).reach(domain) for convolution in self.convolutions)

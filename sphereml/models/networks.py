@@ -1,6 +1,8 @@
-"""The networks by their names in a configuration."""
+"""The networks by their names in a configuration, and what a configuration says of them as keyword arguments."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
@@ -14,4 +16,12 @@ NETWORKS: dict[str, type[UNet] | type[ResUNet]] = {"unet": UNet, "resunet": ResU
 def build(config: ModelConfig, domain: Domain, channels_in: int, channels_out: int) -> Network:
     """A network that starts at zero when it corrects a first guess (form ``physical``)."""
     zero = config.form == "physical"
-    return NETWORKS[config.arch](domain, channels_in, config, channels_out, zero_output=zero)
+    return NETWORKS[config.arch](domain, channels_in, channels_out, zero_output=zero, **options(config))
+
+
+def options(config: ModelConfig) -> dict[str, Any]:
+    """The keyword arguments of a configured network."""
+    names = ["width", "depth", "max_width", "kernel", "stencil", "dropout", "norm"]
+    if config.arch == "unet":
+        names.append("convs_per_level")
+    return {name: getattr(config, name) for name in names}

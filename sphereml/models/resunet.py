@@ -24,26 +24,24 @@ import torch
 from torch import nn
 from torch.nn.functional import selu
 
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
 from sphereml.domains.protocol import Stencil
-from sphereml.models.layers import ChannelNorm, Convolution
+from sphereml.models.layers import BlockOptions, ChannelNorm, Convolution, Norm
 
 
 class Residual(nn.Module):
     """Convolutions through ``widths`` with their input added; the last one halves the resolution with ``down``."""
 
-    def __init__(self, domain: Domain, widths: Sequence[int], config: ModelConfig, down: bool = False) -> None:
+    def __init__(self, domain: Domain, widths: Sequence[int], options: BlockOptions, down: bool = False) -> None:
         super().__init__()
-        stencil = cast(Stencil, config.stencil)
         self.convolutions = nn.ModuleList(
-            Convolution(domain, a, b, config.kernel, stencil) for a, b in pairwise(widths)
+            Convolution(domain, a, b, options.kernel, options.stencil) for a, b in pairwise(widths)
         )
-        self.norms = nn.ModuleList(ChannelNorm(width, config.norm) for width in widths[1:])
-        self.dropout = nn.Dropout(config.dropout)
+        self.norms = nn.ModuleList(ChannelNorm(width, options.norm) for width in widths[1:])
+        self.dropout = nn.Dropout(options.dropout)
         self.down = down
         changes = down or widths[0] != widths[-1]
-        self.shortcut = Convolution(domain, widths[0], widths[-1], 1, stencil) if changes else None
+        self.shortcut = Convolution(domain, widths[0], widths[-1], 1, options.stencil) if changes else None
 
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
         """``(B, *shape, Cin)`` to ``(B, *shape, Cout)``, of the coarser domain with ``down``."""
@@ -67,17 +65,41 @@ class Residual(nn.Module):
 class ResUNet(nn.Module):
     """Maps ``(B, *shape, channels_in)`` to ``(B, *shape, channels_out)`` on any domain of the given domain's kind.
 
-    The last layer starts at zero when ``zero_output`` is set.
+    Args:
+        domain: of the maps, or another of its kind; it is asked for the shapes of the weights and not kept.
+        channels_in, channels_out: numbers of channels.
+        width: channels of the finest level; they double with each of the ``depth`` halvings, up to ``max_width``.
+        kernel, stencil, dropout, norm: of every residual, see :class:`~sphereml.models.layers.BlockOptions`.
+        zero_output: the last layer starts at zero, so that a network that corrects a first guess starts as that.
+
+    Example:
+        >>> from sphereml.domains import FlatPatch
+        >>> network = ResUNet(FlatPatch(16), 2, 2, width=4, depth=1)
+        >>> network(torch.zeros(1, 16, 16, 2), FlatPatch(16)).shape
+        torch.Size([1, 16, 16, 2])
     """
 
     def __init__(
-        self, domain: Domain, channels_in: int, config: ModelConfig, channels_out: int = 1, zero_output: bool = False
+        self,
+        domain: Domain,
+        channels_in: int,
+        channels_out: int = 1,
+        *,
+        width: int = 32,
+        depth: int = 3,
+        max_width: int = 512,
+        kernel: int = 3,
+        stencil: Stencil = "adjacent",
+        dropout: float = 0.3,
+        norm: Norm = "batch",
+        zero_output: bool = False,
     ) -> None:
         super().__init__()
-        widths = [min(config.width * 2**level, config.max_width) for level in range(config.depth + 1)]
+        widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
+        options = BlockOptions(kernel, stencil, dropout, norm)
 
         def residual(*path: int, down: bool = False) -> Residual:
-            return Residual(domain, path, config, down)
+            return Residual(domain, path, options, down)
 
         self.stem = residual(channels_in, widths[0], widths[0])
         self.down = nn.ModuleList(residual(fine, fine, coarse, down=True) for fine, coarse in pairwise(widths))
@@ -87,9 +109,7 @@ class ResUNet(nn.Module):
             path.insert(0, path[0])
         self.up = nn.ModuleList(residual(*path) for path in narrowing)
         self.refine = nn.ModuleList(residual(width, width, width) for width in widths[:-1])
-        self.output = Convolution(
-            domain, widths[0], channels_out, config.kernel, cast(Stencil, config.stencil), zero_output
-        )
+        self.output = Convolution(domain, widths[0], channels_out, kernel, stencil, zero_output)
 
     @property
     def depth(self) -> int:

@@ -13,25 +13,51 @@ from typing import cast
 import torch
 from torch import nn
 
-from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
-from sphereml.models.layers import Convolution, ConvolutionBlock, Upsampling
+from sphereml.domains.protocol import Stencil
+from sphereml.models.layers import BlockOptions, Convolution, ConvolutionBlock, Norm, Upsampling
 
 
 class UNet(nn.Module):
     """Maps ``(B, *shape, channels_in)`` to ``(B, *shape, channels_out)`` on any domain of the given domain's kind.
 
-    The last layer starts at zero when ``zero_output`` is set, so that a gain network starts as its baseline.
+    Args:
+        domain: of the maps, or another of its kind; it is asked for the shapes of the weights and not kept.
+        channels_in, channels_out: numbers of channels.
+        width: channels of the finest level; they double with each of the ``depth`` poolings, up to ``max_width``.
+        convs_per_level: convolutions of a level on the way down, and again on the way up.
+        kernel, stencil, dropout, norm: of every block, see :class:`~sphereml.models.layers.BlockOptions`.
+        zero_output: the last layer starts at zero, so that a gain network starts as its baseline.
+
+    Example:
+        >>> from sphereml.domains import HealpixSky
+        >>> network = UNet(HealpixSky(8), 3, 1, width=4, depth=1)
+        >>> network(torch.zeros(2, 768, 3), HealpixSky(8)).shape
+        torch.Size([2, 768, 1])
     """
 
     def __init__(
-        self, domain: Domain, channels_in: int, config: ModelConfig, channels_out: int = 1, zero_output: bool = False
+        self,
+        domain: Domain,
+        channels_in: int,
+        channels_out: int = 1,
+        *,
+        width: int = 32,
+        depth: int = 3,
+        max_width: int = 512,
+        convs_per_level: int = 2,
+        kernel: int = 3,
+        stencil: Stencil = "adjacent",
+        dropout: float = 0.3,
+        norm: Norm = "batch",
+        zero_output: bool = False,
     ) -> None:
         super().__init__()
-        widths = [min(config.width * 2**level, config.max_width) for level in range(config.depth + 1)]
+        widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
+        options = BlockOptions(kernel, stencil, dropout, norm, convs_per_level)
 
         def block(channels: tuple[int, int]) -> ConvolutionBlock:
-            return ConvolutionBlock(domain, channels, config)
+            return ConvolutionBlock(domain, channels, options)
 
         self.down = nn.ModuleList(block(pair) for pair in zip([channels_in, *widths[:-1]], widths, strict=True))
         self.upsampling = nn.ModuleList(Upsampling(domain, coarse, fine) for fine, coarse in pairwise(widths))

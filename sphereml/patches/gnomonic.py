@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sphereml.patches.square import SquarePatch
+from sphereml.sky.plane import SquareGrid
 
 
 @dataclass(frozen=True)
-class GnomonicPatch(SquarePatch):
+class GnomonicPatch(SquareGrid):
     """A gnomonic image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of arXiv:1904.13265, section 2: 24.96 degrees on a side, fundamental multipole 14.4.
@@ -33,8 +33,7 @@ class GnomonicPatch(SquarePatch):
 
     def vectors(self, frames: np.ndarray) -> np.ndarray:
         """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
-        offset = (np.arange(self.size) - self._middle) * self._step
-        y, x = np.meshgrid(offset, offset, indexing="ij")
+        x, y = self.offsets()
         local = np.stack([x, y, np.ones_like(x)], axis=-1)
         local /= np.linalg.norm(local, axis=-1, keepdims=True)
         sky = local.reshape(-1, 3) @ np.swapaxes(frames, -1, -2)
@@ -52,9 +51,4 @@ class GnomonicPatch(SquarePatch):
         """
         x, y, z = np.moveaxis(vectors @ frames, -1, 0)
         depth = np.where(z > 0, z, np.nan)
-        column = x / depth / self._step + self._middle
-        row = y / depth / self._step + self._middle
-        # NaN compares false; the tolerance keeps the outermost centres themselves inside after a round trip.
-        reach = self._middle * (1 + 1e-12)
-        inside = (np.abs(column - self._middle) <= reach) & (np.abs(row - self._middle) <= reach)
-        return column, row, inside
+        return self.position(x / depth, y / depth)

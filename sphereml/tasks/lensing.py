@@ -99,12 +99,12 @@ class LensingTask:
 
     @cached_property
     def domain(self) -> FlatPatch:
-        return FlatPatch(self.patch.size, self.patch.pixel_arcmin, "lambert")
+        return FlatPatch.of(self.patch, "lambert")
 
     @cached_property
     def mask(self) -> torch.Tensor:
         """``(size, size)`` float32."""
-        taper = cosine_taper(self.patch.size, self.patch.pixel_arcmin, self.config.lensing.taper)
+        taper = cosine_taper(self.patch, self.config.lensing.taper)
         return torch.from_numpy(taper).float()
 
     @cached_property

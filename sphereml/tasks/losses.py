@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,27 +13,26 @@ import torch
 from sphereml.config.schema import BandsConfig, LossConfig
 from sphereml.domains import Domain, FlatPatch
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 
 
-def resolved_bands(bands: BandsConfig, nside: int) -> dict[str, list[float]]:
+def resolved_bands(bands: BandsConfig, nside: int) -> Bands:
     """The bands of the configuration clipped to ``ell < 2 nside``; those wholly above it are left out."""
-    top = 2.0 * nside
-    named = {"r_low": bands.r_low, "r50": bands.r50, "r150": bands.r150}
-    return {name: [lo, min(hi, top)] for name, (lo, hi) in named.items() if lo < top}
+    return Bands(r_low=bands.r_low, r50=bands.r50, r150=bands.r150).clipped(2 * nside - 1)
 
 
 @dataclass(frozen=True)
 class CorrelationLoss:
     """The loss as a function of fields ``(B, *shape)``; ``bands`` (by name) are those that the map resolves."""
 
-    bands: Mapping[str, Sequence[float]]
+    bands: Bands
     lambda_r: float
     l1: float
     correlation: str
 
     @classmethod
-    def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
-        chosen = {name: bands[name] for name in config.bands if name in bands}
+    def of(cls, config: LossConfig, bands: Bands) -> CorrelationLoss:
+        chosen = bands.chosen(config.bands)
         if config.lambda_r > 0 and not chosen:
             raise UserError(
                 f"the map resolves none of the loss's bands {list(config.bands)}",
@@ -49,7 +47,7 @@ class CorrelationLoss:
         error = ((prediction - target).abs() * weight).sum() / weight.sum().clamp_min(1)
         if self.lambda_r == 0:
             return self.l1 * error, error.new_zeros(len(self.bands))
-        r = domain.band_correlation(prediction, target, weight, list(self.bands.values()), self._form(domain))
+        r = domain.band_correlation(prediction, target, weight, self.bands, self._form(domain))
         r = r.mean(dim=0)
         return self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error, r.detach()
 

@@ -108,7 +108,7 @@ class Predictor:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Network output ``(n, size, size, noutput)`` with its frames, a few patches at a time."""
         patch = gnomonic_patch(self.run)
-        domain = FlatPatch(patch.size, patch.pixel_arcmin)
+        domain = FlatPatch.of(patch)
         for start in range(0, len(frames), _PATCHES_AT_ONCE):
             chosen = frames[start : start + _PATCHES_AT_ONCE]
             with torch.no_grad():

@@ -63,7 +63,7 @@ class PatchFootprint:
 
     def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
         frames = draw_frames(rng, size, self.zone, self.patch)
-        return FlatPatch(self.patch.size, self.patch.pixel_arcmin), sample_patches(maps, frames, self.patch)
+        return FlatPatch.of(self.patch), sample_patches(maps, frames, self.patch)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ def _experiment(study: LensingStudy) -> dict[str, Any]:
     return {
         "name": config.name, "simulator": lensing.simulator, "noise": lensing.noise, "beam": lensing.beam,
         "taper": lensing.taper, "size": patches.size, "pixel_arcmin": patches.pixel_arcmin,
-        "degrees": patches.size * patches.pixel_arcmin / 60, "patches": len(study.test.groups),
+        "degrees": study.task.patch.extent, "patches": len(study.test.groups),
         "seed": config.evaluation.seed, "lmin": lensing.lmin, "lmax_eb": lensing.lmax_eb, "reference": study.reference,
     }  # fmt: skip
 
@@ -150,7 +150,7 @@ def setting_entry(study: LensingStudy) -> dict[str, Any]:
     }
     config = study.config
     return {
-        "degrees": config.patches.size * config.patches.pixel_arcmin / 60, "size": config.patches.size,
+        "degrees": study.task.patch.extent, "size": config.patches.size,
         "noise_level": config.lensing.noise, "networks": list(study.runs), "reference": study.reference,
         "bands": {"edges": list(study.bands.edges), "ell": study.bands.centers.tolist()}, "models": models,
     }  # fmt: skip
@@ -183,7 +183,7 @@ def notes_of(
         known = (lensing.noise, lensing.beam) == (1.0, 1.0)
         whole = " (1.47 to 1.08 from L = 100 to 2000 on whole skies)" if known else ""
         notes.append(f"The fair EB's proxy over its N0: {shown}{whole}.")
-    if len({study.config.patches.size * study.config.patches.pixel_arcmin for study in studies}) < 2:
+    if len({study.task.patch.extent for study in studies}) < 2:
         notes.append("Patch sizes (fig. 12): all runs are of one size, so there is nothing to compare; add runs of "
                      "1.25, 2.5 and 5 degrees.")  # fmt: skip
     if main.config.lensing.simulator == "flat" and len(np.unique(main.test.groups)) == count:

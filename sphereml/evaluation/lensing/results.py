@@ -43,7 +43,7 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing.entries import main_part, notes_of, omega_c_entry, setting_entry
-from sphereml.evaluation.lensing.noise import output_edges
+from sphereml.evaluation.lensing.noise import output_bands
 from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.study import LensingStudy, run_names, settings_of
 from sphereml.training.runs import Run
@@ -102,7 +102,7 @@ class LensingResult:
 
 def refuse_few(config: ExperimentConfig) -> None:
     """Raise UserError when there are too few test or validation patches for a covariance of the bands of kappa."""
-    bands, lensing = len(output_edges(config)) - 1, config.lensing
+    bands, lensing = len(output_bands(config)), config.lensing
     if config.evaluation.patches < bands + 3:
         what = f"{config.evaluation.patches} test patches for {bands} bands of L"
         raise UserError(what, f"raise evaluation.patches to {bands + 3} or more, better to {10 * bands}")

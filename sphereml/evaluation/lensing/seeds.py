@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sphereml.evaluation.lensing.noise import Judged
-from sphereml.lensing.patch_spectra import Bands
+from sphereml.lensing.patch_spectra import PatchBands
 from sphereml.training.runs import Run
 
 
@@ -30,7 +30,7 @@ def same_but_seed(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def seed_spread(
-    judged: Mapping[str, Judged], images: Mapping[str, torch.Tensor], truth: torch.Tensor, bands: Bands
+    judged: Mapping[str, Judged], images: Mapping[str, torch.Tensor], truth: torch.Tensor, bands: PatchBands
 ) -> dict[str, Any]:
     """Spread of spectra (eq. 18) and of maps between seeds, by band; JSON values.
 

@@ -22,7 +22,7 @@ from sphereml.evaluation.lensing.nulls import NullTest, null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
 from sphereml.evaluation.lensing.seeds import same_but_seed
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
-from sphereml.lensing.patch_spectra import Bands, PatchPowers
+from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
@@ -149,7 +149,7 @@ class LensingStudy:
         return self._reconstruct(what, patches).without(self._mean_fields_of_others if related else self._mean_fields)
 
     @cached_property
-    def bands(self) -> Bands:
+    def bands(self) -> PatchBands:
         """Of kappa."""
         return patch_bands(self.task)
 
