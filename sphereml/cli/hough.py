@@ -30,9 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smoothing", type=float, default=30.0, help="FWHM of the unsharp mask, arcmin (default 30)")
     parser.add_argument("--threshold", type=float, default=0.7, help="share of the stick that must shine (default 0.7)")
     parser.add_argument("--orientations", type=int, default=25, help="angles over 180 degrees (default 25)")
-    parser.add_argument("--width", type=float, default=0.0, help="FWHM of the stick, arcmin (default: a pixel's side)")
+    parser.add_argument("--width", type=float, default=0.0, help="FWHM of the stick, arcmin (default: a row of pixels)")
     parser.add_argument("--softness", type=float, default=0.0, help="of the thresholds (default 0: Clark's hard ones)")
-    parser.add_argument("--subpixels", type=int, default=1, help="pixels of the mask to the side of one (default 1)")
+    parser.add_argument(
+        "--subpixels", type=int, default=4, help="of the mask, to a pixel's side (default 4; 1 is quick)"
+    )
     parser.add_argument("--field", type=int, nargs="+", default=[0], help="columns of the FITS file (default 0)")
     parser.add_argument("--unit", default="", help="of the FITS file, when it states none")
     parser.add_argument("--polcconv", choices=["COSMO", "IAU"], default="COSMO", help="sign of U (default COSMO)")

@@ -17,6 +17,9 @@ With ``a_lm`` of M and ``k_ls`` of the stick at the pole, turned to (n, theta) b
     R(n, theta) = sum_s exp(i s theta) sum_lm sqrt(4 pi / (2l + 1)) a_lm k_ls  _{-s}Y_lm(n):
 
 one synthesis of spin s for each order of the kernel, after which R at any number of angles is a sum over few terms.
+By default mask and stick are drawn as ``sphericalrht`` 2.0.1 draws them, so that equal settings mean equal things: the
+mask on four pixels to the side of one of the map's, and the stick as a row of them, smoothed by a pixel of the map.
+
 ``softness`` tau > 0 replaces the steps by smooth ones: ``M = sigmoid((I / smooth(I) - 1) / tau)`` and
 ``w = tau log(1 + exp((R - Z) / tau))``, divided by ``tau + sum w``; with tau -> 0 they become the hard ones.
 """
@@ -38,6 +41,8 @@ from sphereml.harmonics.rings import alm_index
 from sphereml.sky.grid import HealpixGrid
 
 _PIXELS_AT_ONCE = 2**16
+# Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside.
+_ITERATIONS = {1: 3, 2: 1}
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,14 @@ class HoughSettings:
     """What a filament is.
 
     Args:
-        length: of the stick (Clark's window D_W), arcmin.
+        length: of the stick (Clark's window D_W), arcmin; a row of pixels is rounded up to whole ones.
         smoothing: FWHM of the unsharp mask (D_K), arcmin.
         threshold: share Z of the stick that must be mask, in [0, 1).
         orientations: number of angles, evenly over 180 degrees.
-        width: FWHM of the stick, arcmin; 0: the side of a pixel.
+        width: FWHM of a stick of exactly this ``length``, arcmin; 0: a row of pixels.
         softness: tau; 0 for Clark's hard steps.
-        subpixels: the mask is drawn with so many pixels to the side of one of the map's (a power of two);
-            ``sphericalrht`` draws 4.
+        subpixels: the mask is drawn with so many pixels to the side of one of the map's, a power of two; with 1 the
+            transform takes a third of the time.
     Raises:
         UserError: a value that no transform can have.
     """
@@ -63,7 +68,7 @@ class HoughSettings:
     orientations: int = 25
     width: float = 0.0
     softness: float = 0.0
-    subpixels: int = 1
+    subpixels: int = 4
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -106,14 +111,32 @@ class HoughTransform:
 
     @property
     def lmax(self) -> int:
-        """Highest multipole of mask and stick; finer masks have more, which the stick's width damps from there on."""
+        """Highest multipole of mask and stick; the window of a pixel's width is .03 at 6 nside."""
         return self.grid.nside * (3 if self.settings.subpixels == 1 else 6)
+
+    @property
+    def stick(self) -> tuple[float, float]:
+        """Length of the stick and FWHM across it, arcmin; those of a row of pixels have the second moments of its centres.
+
+        The row is two pixels wide and runs over the pole from both sides, up to the pixel that the window's edge cuts:
+        pixel i = 1 ... n is ``i sqrt(2/3) / nside`` from the pole, at an angle of ``pi / 4i`` to the axis.  An even line
+        of length L has ``<x^2> = L^2 / 12``.
+        """
+        if self.settings.width:
+            return self.settings.length, self.settings.width
+        step = 60 * math.degrees(math.sqrt(2 / 3) / self._fine_grid.nside)
+        number = np.arange(1, math.ceil(self.settings.length / 2 / step) + 1)
+        along, across = (
+            step * math.sqrt(np.mean((number * wave(np.pi / 4 / number)) ** 2)) for wave in (np.cos, np.sin)
+        )
+        smoothing = 60 * self.grid.resolution
+        return math.sqrt(12) * along, math.hypot(smoothing, math.sqrt(8 * math.log(2)) * across)
 
     @cached_property
     def kernel(self) -> np.ndarray:
         """The stick's coefficients ``(lmax + 1, norder)``; see :func:`stick_coefficients`."""
-        width = self.settings.width or 60 * self.grid.resolution
-        return stick_coefficients(math.radians(self.settings.length / 60), math.radians(width / 60), self.lmax)
+        length, width = (math.radians(arcmin / 60) for arcmin in self.stick)
+        return stick_coefficients(length, width, self.lmax)
 
     def stokes(self, inputs: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Q and U of channels, ``(npix, 2)`` float64: each is transformed, weighed and added.
@@ -166,7 +189,7 @@ class HoughTransform:
     def _modes(self, intensity: torch.Tensor) -> torch.Tensor:
         """Terms of R as a series in angle: ``(npix, 2 norder - 1)``, the mean, then cosine and sine of each order."""
         mask = self.excess(intensity)
-        alm = analysis(mask[None], self._analysis, iterations=3 if self.settings.subpixels == 1 else 1)
+        alm = analysis(mask[None], self._analysis, _ITERATIONS.get(self.settings.subpixels, 0))
         ell = torch.from_numpy(alm_index(self.lmax)[0])
         gains = torch.from_numpy(self.kernel * np.sqrt(4 * np.pi / (2 * np.arange(self.lmax + 1) + 1))[:, None])
         terms = [synthesis(alm * gains[ell, 0].to(alm.device), self._syntheses[0])]
@@ -199,7 +222,9 @@ class HoughTransform:
 
     @cached_property
     def _smoothing(self) -> SphericalTransform:
-        return SphericalTransform(self._fine_grid.nside, self._fine_grid.safe_lmax)
+        # Above the last multipole the window is below exp(-14): nothing is left to multiply.
+        sigma = math.radians(self.settings.smoothing / 60) / math.sqrt(8 * math.log(2))
+        return SphericalTransform(self._fine_grid.nside, min(self._fine_grid.safe_lmax, math.ceil(5.3 / sigma)))
 
     @cached_property
     def _analysis(self) -> SphericalTransform:
