@@ -16,6 +16,7 @@ from sphereml.data.store import Sky, write_store
 from sphereml.errors import UserError
 from sphereml.filaments.hough import HoughSettings, HoughTransform
 from sphereml.filaments.kernel import stick_coefficients
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
 from sphereml.sky.stokes import directions, tangent_basis
@@ -224,14 +225,17 @@ def test_the_verb_adds_a_stores_channels_by_their_widths(tmp_path: Path):
     grid = HealpixGrid(16)
     cube = torch.stack([lumpy_map(16, 1), lumpy_map(16, 2)], dim=1).float()
     velocity = np.array([-2.0, 3.0])
-    names = ("a", "b")
-    sky = Sky(grid, cube.numpy(), None, cube[:, 0].numpy(), "uK_RJ", "K", "", names, velocity)
+    channels, dust = (Field("a", "K"), Field("b", "K")), (Field("dust", "uK_RJ"),)
+    sky = Sky(grid, cube.numpy(), cube[:, :1].numpy(), channels, dust, velocity=velocity)
     write_store(tmp_path / "sky.zarr", sky)
     done("hough", tmp_path / "sky.zarr", "--length", "2400", "--smoothing", "900", "--out", tmp_path / "qu.fits")
     expected = HoughTransform(grid, HoughSettings(2400, 900)).stokes(5 * cube).numpy()
     q = ring_to_nest(healpy.read_map(tmp_path / "qu.fits", field=0, dtype=float))
     np.testing.assert_allclose(q, expected[:, 0], rtol=1e-4, atol=1e-4)
     assert fits.getheader(tmp_path / "qu.fits", 1)["TUNIT1"] == "K km/s"
+    mixed = Sky(grid, cube.numpy(), cube[:, :1].numpy(), (Field("a", "K"), Field("b", "cm^-2")), dust)
+    write_store(tmp_path / "mixed.zarr", mixed)
+    assert "one unit" in sphereml("hough", tmp_path / "mixed.zarr", "--out", tmp_path / "other.fits").refusal
 
 
 def test_the_verb_refuses_what_it_cannot_do(tmp_path: Path):

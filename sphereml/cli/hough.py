@@ -70,6 +70,8 @@ def _gas(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
     path = Path(options.map)
     if path.is_dir() and is_store(path):
         sky = open_store(path)
+        if not sky.input_unit or any(field.spin for field in sky.input_fields):
+            raise UserError(f"the inputs of {path} are no channels of one gas", "give a store of channels in one unit")
         if sky.velocity is not None and len(sky.velocity) > 1 and sky.input_unit in IN_KELVIN:
             return sky.inputs, np.abs(np.gradient(sky.velocity)) * IN_KELVIN[sky.input_unit], "K km/s"
         return sky.inputs, np.ones(sky.inputs.shape[1]), sky.input_unit

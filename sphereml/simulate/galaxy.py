@@ -33,7 +33,8 @@ import numpy as np
 
 from sphereml.config.schema import GalaxyConfig
 from sphereml.errors import UserError
-from sphereml.simulate.fields import gaussian_beam, gaussian_field, smooth
+from sphereml.harmonics.filters import gaussian_beam
+from sphereml.simulate.fields import gaussian_field, smooth
 from sphereml.simulate.filaments import string_filaments
 from sphereml.simulate.magnetic_field import draw_field
 from sphereml.simulate.phases import PHASES, PhaseSky, draw_phase
