@@ -11,6 +11,7 @@ import torch
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky
 from sphereml.harmonics.transforms import alm_index, synthesis
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut, longitude_cut
 
@@ -60,12 +61,9 @@ def synthetic_sky(nside: int, channels: int = 4, seed: int = 0) -> Sky:
     return Sky(
         grid=HealpixGrid(nside),
         inputs=gas.astype(np.float32),
-        total=None,
-        target=dust.astype(np.float32),
-        target_unit="uK_RJ",
-        input_unit="cm^-2",
-        total_unit="",
-        channels=tuple(f"gas {index}" for index in range(channels)),
+        targets=dust[:, None].astype(np.float32),
+        input_fields=tuple(Field(f"gas {index}", "cm^-2") for index in range(channels)),
+        target_fields=(Field("dust", "uK_RJ"),),
     )
 
 

@@ -15,32 +15,35 @@ import torch
 from scipy import stats
 
 from sphereml.cli import study as verb
+from sphereml.cli.experiment import show
 from sphereml.config.compose import compose
+from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
-from sphereml.evaluation.lensing import entries, results, study
+from sphereml.evaluation.lensing import entries, setting
 from sphereml.evaluation.lensing.chi_square import Covariance
 from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Posterior
 from sphereml.evaluation.lensing.noise import Judged, goal_ratio, noise, noise_ratio, patch_bands, wide_bands
 from sphereml.evaluation.lensing.nulls import null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets
 from sphereml.evaluation.lensing.seeds import same_but_seed, seed_spread
-from sphereml.evaluation.lensing.study import run_names, settings_of
+from sphereml.evaluation.lensing.setting import run_names, settings_of
+from sphereml.evaluation.lensing.study import LensingStudy, refuse_few
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, check_calibration, edge_distance
+from sphereml.evaluation.protocol import StudyOptions
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
-from sphereml.lensing.n0 import NoiseModel
+from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import PLANCK_2013, Cosmology
-from sphereml.simulate.cmb_spectra import CmbSpectra
+from sphereml.simulate.cmb_spectra import PLANCK_2013, CmbSpectra
 from sphereml.simulate.lensing_store import LensingStore
+from sphereml.sources.lensed_patches import StoredPatches
 from sphereml.tasks import lensing as lensing_task
 from sphereml.tasks.lensing import LensingTask
-from sphereml.training.lensing_fit import fit_lensing
+from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
-from sphereml.training.patch_sources import StoredPatches
 from sphereml.training.runs import Run
 
 PATCH = FlatSky(32, 4.6875)
@@ -64,7 +67,7 @@ def _toy(lmax: int, strength: float) -> CmbSpectra:
     potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = potential[:2] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, 0.98 * ee, zero, zero, potential)
+    bare = CmbSpectra(ee, 0.98 * ee, zero, potential)
     return replace(bare, bb_lensed=first_order_bb(bare, lmax))
 
 
@@ -74,9 +77,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lensing_task, "load_spectra", toy_spectra)
-        patch.setattr(study, "load_spectra", toy_spectra)
+        patch.setattr(setting, "load_spectra", toy_spectra)
         configs = [compose([*WORDS, f"output={folder}", f"training.seed={seed}"]) for seed in (1, 2)]
-        yield [fit_lensing(config, FitOptions(say=lambda line: None)) for config in configs]
+        yield [fit(config, FitOptions(say=lambda line: None)) for config in configs]
 
 
 def gaussian_patches(spectrum: float, count: int, seed: int) -> torch.Tensor:
@@ -215,7 +218,8 @@ def test_null_errors_are_of_skies_and_without_enough_of_them_chi_square_has_no_p
 @pytest.mark.parametrize(("count", "alone"), [(400, False), (200, True)])
 def test_patches_of_a_drawn_sky_are_one_group_where_there_are_skies_enough(runs: list[Run], count: int, alone: bool):
     """16 of 2.5 degrees on each."""
-    patches = replace(PatchSets(LensingTask.of(runs[0].config), batch=32).drawn("test"), count=count)
+    task = LensingTask(runs[0].config)
+    patches = replace(PatchSets(task, batch=32).of("test", task.drawn()), count=count)
     groups = patches.groups
     assert (np.unique(groups, return_counts=True)[1].max() == 1) == alone and len(groups) == count
     if not alone:
@@ -261,7 +265,7 @@ def test_bands_are_no_narrower_than_the_fundamental_multipole():
 
 
 def test_sets_of_patches_are_fixed_and_differ(runs: list[Run]):
-    sets = PatchSets(LensingTask.of(runs[0].config), batch=16)
+    sets = PatchSets(LensingTask(runs[0].config), batch=16)
     device = torch.device("cpu")
     first, again, other = (
         next(one.batches(device)).q for one in (sets.part("test"), sets.part("test"), sets.part("validation"))
@@ -278,9 +282,9 @@ class TwoSkies:
 
 
 def test_stored_patches_are_taken_evenly_and_grouped_by_sky(runs: list[Run]):
-    task = LensingTask.of(runs[0].config)
+    task = LensingTask(runs[0].config)
     source = StoredPatches(cast(LensingStore, TwoSkies({"patches_per_sky": 20})), range(5, 7))
-    source.__dict__["patches"] = PatchSets(task).drawn("null").source.draw(40, torch.Generator().manual_seed(1))
+    source.__dict__["patches"] = task.drawn().draw(40, torch.Generator().manual_seed(1))
     patches = PatchSet(task, source, "test", 24, 16)
     assert np.unique(patches.groups, return_counts=True)[1].tolist() == [12, 12]
     kappa = torch.cat([sample.truth["kappa"] for sample in patches.batches(torch.device("cpu"))])
@@ -289,7 +293,7 @@ def test_stored_patches_are_taken_evenly_and_grouped_by_sky(runs: list[Run]):
 
 
 def test_unlensed_patches_have_no_b_and_a_kappa_beside_them(runs: list[Run]):
-    sets = PatchSets(LensingTask.of(runs[0].config), batch=24)
+    sets = PatchSets(LensingTask(runs[0].config), batch=24)
     patches = sets.unlensed()
     lensed = replace(patches, unlensed=False)
     null, full = (next(one.batches(torch.device("cpu"))) for one in (patches, lensed))
@@ -297,7 +301,8 @@ def test_unlensed_patches_have_no_b_and_a_kappa_beside_them(runs: list[Run]):
 
 
 def test_a_study_measures_everything(runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    report = verb.study_runs(runs, tmp_path, lambda line: None)
+    show(LensingStudy(runs, StudyOptions(lambda line: None)).measure(), tmp_path)
+    report = tmp_path / "report.html"
     content = json.loads((tmp_path / "lensing.json").read_text())
     ensemble = "mean of 2 resunet_small"
     assert list(content["models"]) == ["resunet_small-s1", "resunet_small-s2", "qe_naive", "qe_eb", "qe_mv", ensemble]
@@ -330,7 +335,7 @@ def test_the_iterated_noise_falls_back_to_the_convention_that_holds_and_names_it
     def settles(model: object, iteration: Iteration) -> IteratedNoise:
         if iteration.e_filter == "lensed" or not model:
             raise UserError("delensing would remove more B at ell=310 than there is", "raise the noise")
-        return IteratedNoise(np.ones(3), np.ones(3), 1)
+        return IteratedNoise(np.ones(3), 1)
 
     monkeypatch.setattr(entries, "iterate_eb", settles)
     curve, convention = entries._iterated(cast(NoiseModel, "model"))
@@ -354,10 +359,10 @@ def test_runs_without_kappa_and_too_few_patches_are_refused(runs: list[Run]):
         settings_of([Run(runs[0].folder, replace(config, lensing=replace(config.lensing, outputs=["e"])))])
     few = Run(runs[0].folder, replace(config, evaluation=replace(config.evaluation, patches=6)))
     with pytest.raises(UserError, match=r"raise evaluation\.patches"):
-        results.measure_runs([few], lambda line: None)
+        LensingStudy([few], StudyOptions(lambda line: None)).measure()
     curved = replace(config, lensing=replace(config.lensing, simulator="curved", test_skies=1))
     with pytest.raises(UserError, match=r"raise lensing\.test_skies"):
-        results.refuse_few(curved)
+        refuse_few(curved)
 
 
 def test_too_few_patches_are_refused_before_anything_is_trained(tmp_path: Path):
@@ -369,4 +374,4 @@ def test_too_few_patches_are_refused_before_anything_is_trained(tmp_path: Path):
 
 
 def test_bands_of_an_experiment_end_where_its_spectra_do(runs: list[Run]):
-    assert patch_bands(LensingTask.of(runs[0].config), "e").edges[-1] == 2000
+    assert patch_bands(LensingTask(runs[0].config), "e").edges[-1] == 2000

@@ -9,6 +9,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import pytest
+from astropy import units
 from fixtures_archive import SHORT_AXIS, AnalyticSky, HpxLayout, write_allsky_car, write_car_tiles, write_hpx_tables
 from fixtures_cli import sphereml
 
@@ -27,6 +28,7 @@ from sphereml.harmonics.filters import butterworth, gaussian_beam, multiply, rot
 from sphereml.harmonics.pixel_window import pixel_window
 from sphereml.harmonics.spectra import spectrum
 from sphereml.harmonics.transforms import alm_index, alm_size, synthesis
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
@@ -118,7 +120,8 @@ def test_tables_come_back_to_the_last_bit(tmp_path):
     sky = open_store(prepare_survey(archive(tmp_path, cube=cube)))
     np.testing.assert_array_equal(sky.inputs, SKY.channels(16, CENTRES).astype(np.float32))
     np.testing.assert_allclose(sky.velocity, CENTRES)
-    assert (sky.input_unit, sky.target_unit) == ("K", "uK_RJ") and sky.channels[3] == f"{CENTRES[3]:+.2f} km/s"
+    assert (sky.input_unit, sky.target_fields) == ("K", (Field("target", "uK_RJ"),))
+    assert sky.input_fields[3].name == f"{CENTRES[3]:+.2f} km/s"
     assert len(sky.provenance["files"]) == 5 and all(v.startswith("sampled:") for v in sky.provenance["files"].values())
     assert not list((tmp_path / "stores").glob(".*"))
 
@@ -289,9 +292,13 @@ def test_units_are_converted(tmp_path):
     assert conversion_factor("K_CMB", "MJy/sr", 353.0) == pytest.approx(297, rel=0.01)
     assert conversion_factor("uK_RJ", "MJy/sr", 545.0) == pytest.approx(1e-6 * 3.0724e-2 * 545**2, rel=1e-3)
     assert conversion_factor("mK", "K") == 1e-3
+    at = 150 * units.GHz
+    intensity = (1 * units.uK).to(units.MJy / units.sr, units.brightness_temperature(at))
+    thermodynamic = intensity.to_value(units.uK, units.thermodynamic_temperature(at, 2.7255 * units.K))
+    assert conversion_factor("uK_RJ", "uK_CMB", 150.0) == pytest.approx(thermodynamic, rel=1e-12)
     source = random_channels(count=2)
     sky = prepare(tmp_path, config_for(source), source, convert_to="MJy/sr", frequency_ghz=545.0)
-    assert sky.target_unit == "MJy/sr"
+    assert sky.target_fields[0].unit == "MJy/sr"
     np.testing.assert_allclose(sky.target, source.maps[0] * conversion_factor("uK_RJ", "MJy/sr", 545.0), rtol=1e-5)
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
@@ -26,9 +27,10 @@ VERBS = {
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
+    "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
     "lensing": "noise curves of CMB lensing estimators",
-    "study": "train lensing networks and measure them beside quadratic estimators",
+    "study": "train the models of an experiment and measure everything its task is judged by",
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",
@@ -36,6 +38,8 @@ VERBS = {
 }
 
 _TRAINING = ("train", "study", "demo")
+# Verbs that meet tasks, and so those of plugins.
+_TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +58,20 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             module = import_module(f"sphereml.cli.{name}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
+            for leaf in _leaves(sub) if name in _TASKS else ():
+                what = "a Python file that defines a task (it is run)"
+                leaf.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
     return parser
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers below a verb that have no further actions."""
+    choices = [one.choices for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    if not choices:
+        yield parser
+    for actions in choices:
+        for action in actions.values():
+            yield from _leaves(action)
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -91,6 +108,8 @@ def _run(words: list[str]) -> int:
             if options.verb is None:
                 parser.print_help()
                 return 0
+            if options.verb in _TASKS:
+                _load_plugins(options.plugin)
             options.run(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
@@ -107,6 +126,15 @@ def _flushed() -> Iterator[None]:
         yield
     finally:
         sys.stdout.flush()
+
+
+def _load_plugins(files: Sequence[str]) -> None:
+    """Make the tasks of installed packages and of these files known."""
+    from sphereml.tasks import load_entry_points, load_plugin
+
+    load_entry_points()
+    for file in files:
+        load_plugin(Path(file))
 
 
 def _interrupted(verb: str | None) -> int:

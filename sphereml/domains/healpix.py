@@ -36,7 +36,13 @@ def _transform(region: Region, lmax: int) -> SphericalTransform:
 
 @dataclass(frozen=True)
 class HealpixSky:
-    """The part of the HEALPix sphere inside ``coarse_pixels`` of ``coarse_nside`` (None: the whole sphere)."""
+    """The part of the HEALPix sphere inside ``coarse_pixels`` of ``coarse_nside`` (None: the whole sphere).
+
+    Example:
+        >>> import sphereml as sm
+        >>> sm.HealpixSky(64, (0, 1, 2, 3)).shape
+        (16384,)
+    """
 
     nside: int
     coarse_pixels: tuple[int, ...] | None = None
@@ -49,6 +55,10 @@ class HealpixSky:
     @cached_property
     def region(self) -> Region:
         return Region(self.nside, self.coarse_pixels, self.coarse_nside)
+
+    @property
+    def correlation(self) -> Correlation:
+        return "ell"
 
     @property
     def shape(self) -> tuple[int, ...]:

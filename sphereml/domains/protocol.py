@@ -26,6 +26,10 @@ class Domain(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Shape of the pixel axes."""
 
+    @property
+    def correlation(self) -> Correlation:
+        """The form of r that a loss takes unless it is told: of single modes on a patch, of spectra on the sphere."""
+
     def taps(self, kernel: int, stencil: Stencil = "adjacent") -> int:
         """Number of taps of a convolution: ``kernel`` is its side (flat, oriented) or counts polynomials (graph).
 

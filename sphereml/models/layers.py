@@ -35,7 +35,14 @@ class BlockOptions:
 
 
 class Convolution(nn.Module):
-    """Convolution with bias, ``(B, *shape, Cin) -> (B, *shape, Cout)``; ``zero=True`` starts it at zero."""
+    """Convolution with bias, ``(B, *shape, Cin) -> (B, *shape, Cout)``; ``zero=True`` starts it at zero.
+
+    Example:
+        >>> import sphereml as sm, torch
+        >>> sky = sm.HealpixSky(4)
+        >>> sm.Convolution(sky, 3, 8, kernel=3)(torch.zeros(1, 192, 3), sky).shape
+        torch.Size([1, 192, 8])
+    """
 
     depth = 0
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter
 
 from sphereml.errors import UserError
-from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.rotations import frame_at
 
@@ -40,14 +40,14 @@ class Stitched:
     seam: float
 
 
-def patch_weight(patch: GnomonicPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+def patch_weight(patch: ProjectedPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Weight of a patch at image coordinates: 1 in the middle, 0 with zero slope at the outermost pixel centres."""
     half = patch.middle
     taper = [np.cos(np.pi / 2 * np.clip((c - half) / half, -1, 1)) ** 2 for c in (column, row)]
     return taper[0] * taper[1]
 
 
-def covering_frames(nside_centres: int, patch: GnomonicPatch) -> np.ndarray:
+def covering_frames(nside_centres: int, patch: ProjectedPatch) -> np.ndarray:
     """Frames of patches centred on the HEALPix pixels of ``nside_centres``, that cover the sphere.
 
     HEALPix pixels are diamonds, so the patches stand on a corner (position angle 45 degrees).
@@ -81,7 +81,7 @@ class Stitcher:
         grid: grid of the stitched map.
     """
 
-    def __init__(self, patch: GnomonicPatch, grid: HealpixGrid) -> None:
+    def __init__(self, patch: ProjectedPatch, grid: HealpixGrid) -> None:
         self.patch = patch
         self.grid = grid
         self._weight = np.zeros(grid.npix)
@@ -153,13 +153,8 @@ class Stitcher:
         return float(np.sqrt(np.mean(ratio**2)))
 
 
-def stitch(values: np.ndarray, frames: np.ndarray, patch: GnomonicPatch, grid: HealpixGrid) -> Stitched:
-    """Stitch patches that are all at hand; see :class:`Stitcher` to stream them."""
-    return stitch_stream([(values, frames)], patch, grid)
-
-
 def stitch_stream(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], patch: GnomonicPatch, grid: HealpixGrid
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], patch: ProjectedPatch, grid: HealpixGrid
 ) -> Stitched:
     """Stitch batches of ``(values, frames)`` as they come, e.g. from a network."""
     stitcher = Stitcher(patch, grid)
@@ -169,7 +164,7 @@ def stitch_stream(
 
 
 def _pixels_inside(
-    patch: GnomonicPatch, frame: np.ndarray, grid: HealpixGrid
+    patch: ProjectedPatch, frame: np.ndarray, grid: HealpixGrid
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sphere pixels whose centre lies in the patch, and their column and row."""
     disc = healpy.query_disc(grid.nside, frame[:, 2], np.radians(patch.half_diagonal), nest=True)

@@ -23,18 +23,14 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
+    all_spectra,
     band_power,
     check_mask,
     cross_spectrum,
@@ -98,7 +94,7 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
-    lmax = _checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
+    lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
     covariance = _covariance(alms[1:], mask, weights, noise)
@@ -148,27 +144,6 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
     return power_left(cmb, cleaned_cmb, mask, bands)
 
 
-def save(result: Marginalization, path: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
-    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file).
-
-    Args:
-        facts: what else is known, e.g. names and units of the sky and the templates; JSON values.
-    """
-    powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
-    bands = {
-        name: {"lo": lo, "hi": hi, "before": before, "after": after}
-        for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
-    }
-    content = {
-        **(facts or {}),
-        **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
-        "lmin": result.lmin,
-        "bands": bands,
-        **{name: getattr(result, name).tolist() for name in ("ell", "before", "after")},
-    }
-    return write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
-
-
 def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sky, templates = np.asarray(sky, dtype=np.float64), np.atleast_2d(np.asarray(templates, dtype=np.float64))
     if templates.shape[-1] != sky.size:
@@ -179,7 +154,8 @@ def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[
     return sky, templates, mask
 
 
-def _checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+def checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+    """``lmax``, ``2 nside`` when None; raises UserError when the multipoles are no range of the grid."""
     lmax = grid.safe_lmax if lmax is None else lmax
     if not 0 < lmin <= lmax < 3 * grid.nside:
         raise UserError(f"lmin={lmin}, lmax={lmax} at Nside {grid.nside}", f"keep 1 <= lmin <= lmax < {3 * grid.nside}")
@@ -204,7 +180,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
     amplitudes = start
     for _ in range(ITERATIONS):
         residual = alms[0] - amplitudes @ alms[1:]
-        noise = _smooth(cross_spectrum(residual, residual, lmax))
+        noise = smooth_spectrum(cross_spectrum(residual, residual, lmax))
         weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
         amplitudes = _solve(alms, weights, lmax)
     return amplitudes, weights, noise
@@ -212,7 +188,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
 
 def _solve(alms: np.ndarray, weights: np.ndarray, lmax: int) -> np.ndarray:
     """``A^-1 b`` of coefficients ``(1 + nt, nalm)``, the sky's first."""
-    products = _products(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
+    products = all_spectra(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
     return np.linalg.solve(products[1:, 1:], products[1:, 0])
 
 
@@ -221,18 +197,13 @@ def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: 
     lmax = len(weights) - 1
     modes = 2 * np.arange(lmax + 1) + 1
     filtered = synthesis(alms * weights[alm_index(lmax)[0]], HealpixGrid.of_size(mask.size).nside, lmax)
-    scatter = _products(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
-    inverse = np.linalg.inv(_products(alms, lmax) @ (modes * weights))
+    scatter = all_spectra(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
+    inverse = np.linalg.inv(all_spectra(alms, lmax) @ (modes * weights))
     covariance: np.ndarray = inverse @ scatter @ inverse
     return covariance
 
 
-def _products(alms: np.ndarray, lmax: int) -> np.ndarray:
-    """All auto and cross spectra ``(n, n, lmax+1)`` of coefficients ``(n, nalm)``."""
-    return cross_spectrum(alms[:, None], alms[None, :], lmax)
-
-
-def _smooth(cl: np.ndarray) -> np.ndarray:
+def smooth_spectrum(cl: np.ndarray) -> np.ndarray:
     """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
     ell = np.arange(len(cl))
     modes = 2.0 * ell[1:] + 1
