@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -104,16 +105,15 @@ def _run(words: list[str]) -> int:
     if verb in _TRAINING:
         keep_freed_memory()
     try:
-        parser = build_parser(verb)
-        options = _parse(parser, words)
-        if options.verb is None:
-            parser.print_help()
-            return 0
-        if options.verb in _TASKS:
-            _load_plugins(options.plugin)
-        with stoppable():
+        with stoppable(), _flushed():
+            parser = build_parser(verb)
+            options = _parse(parser, words)
+            if options.verb is None:
+                parser.print_help()
+                return 0
+            if options.verb in _TASKS:
+                _load_plugins(options.plugin)
             options.run(options)
-        sys.stdout.flush()
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
@@ -122,6 +122,15 @@ def _run(words: list[str]) -> int:
     except Stopped as stop:
         return _stopped(verb, stop)
     return 0
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """What the block printed is out at its end, or a disc that is full is told while it still can be."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _load_plugins(files: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from sphereml.sky.fields import Field
 
 _REFERENCE = re.compile(r"(?P<file>.+?)(?:\+(?P<unit>\d{1,3}))?(?:\[(?P<columns>[^\[\]]*)\])?", re.DOTALL)
 _STOKES = re.compile(r"(?:STOKES|POL)?(?P<letter>[IQUV])(?:STOKES|POL\w*|\d+)?")
+_STOKES_WORDS = ("STOKES", "POL", "POLARISATION", "POLARIZATION")
 _INTENSITIES = ("I", "T", "TEMPERATURE", "INTENSITY")
 
 
@@ -91,7 +92,7 @@ def stokes(name: str) -> str | None:
 
 def stem(name: str) -> str:
     """What is left of a Stokes column's name without the letter: equal for Q and U that belong together."""
-    return "_".join(word for word in _words(name) if not _STOKES.fullmatch(word) and word != "STOKES")
+    return "_".join(word for word in _words(name) if not _STOKES.fullmatch(word) and word not in _STOKES_WORDS)
 
 
 def is_intensity(name: str) -> bool:

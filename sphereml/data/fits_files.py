@@ -244,6 +244,8 @@ def _data_size(header: fits.Header, name: str) -> int:
     if lengths[0] == 0 and header.get("GROUPS") is True:
         lengths = lengths[1:]
     bits = abs(integer_card(header, "BITPIX", name, (-64, 64)))
+    if bits not in (8, 16, 32, 64):
+        raise UserError(f"{name} has the impossible BITPIX {bits}", "mend its header, or fetch it again")
     groups = integer_card(header, "GCOUNT", name, (0, 2**62), 1)
     extra = integer_card(header, "PCOUNT", name, (0, 2**62), 0)
     return bits // 8 * groups * (extra + math.prod(lengths))

@@ -18,8 +18,8 @@ from sphereml.data.fits_cards import number_card
 UNSEEN = -1.6375e30
 # Cards are decimal and columns often float32, whose spacing is 6e-8 of the value.
 _ROUNDING = 1e-6
-# No unit gives a sky such values beside ordinary ones: UNSEEN times 1e-12 is still below the first.
-_ABSURD_NEGATIVE, _ABSURD = -1e15, 1e25
+# No unit gives a sky such values beside ordinary ones: UNSEEN times 1e-12 is still beyond the first.
+_LARGE, _ABSURD = 1e15, 1e25
 _GAP = 1e8
 
 
@@ -51,31 +51,36 @@ class Scaling:
 
     def apply(self, stored: np.ndarray, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
         """Physical values, native ``dtype`` (no copy where nothing changes), NaN where there are no data."""
-        values = stored.astype(dtype, copy=False)
-        if self.changes_values:
-            values = (self.zero + self.scale * stored.astype(np.float64)).astype(dtype)
-        missing = ~np.isfinite(values) | _equal(values, UNSEEN)
-        for sentinel in (self.blank, self.bad):
-            if sentinel is not None:
-                missing |= _equal(stored, sentinel)
-        if self.bad is not None:
-            missing |= _equal(values, self.bad)
+        # Damaged cards and cells hold numbers of any size; what overflows is infinite, hence missing.
+        with np.errstate(all="ignore"):
+            values = stored.astype(dtype, copy=False)
+            if self.changes_values:
+                values = (self.zero + self.scale * stored.astype(np.float64)).astype(dtype)
+            missing = ~np.isfinite(values) | _equal(values, UNSEEN)
+            for sentinel in (self.blank, self.bad):
+                if sentinel is not None:
+                    missing |= _equal(stored, sentinel)
+            if self.bad is not None:
+                missing |= _equal(values, self.bad)
         return np.where(missing, dtype(np.nan), values) if missing.any() else values
 
 
 def mark_absurd(values: np.ndarray) -> np.ndarray:
     """One column ``(npix,)`` with NaN where UNSEEN went through arithmetic before the file was written.
 
-    Marked are values below -1e15 or beyond 1e25 in size, if a gap of eight decades separates all of them from the rest:
-    a map whose values are all of such size has an odd unit, not gaps.
+    Marked are values beyond 1e15 in size that lie eight decades above all others, if they are negative, equal to each
+    other, or beyond 1e25: gas columns (1e20 cm^-2) beside a few small numbers stay, and so does a map all of whose
+    values are large.
     """
     size = np.abs(values)
-    absurd = (values < _ABSURD_NEGATIVE) | (size > _ABSURD)
-    if not absurd.any():
+    large = size > _LARGE
+    if not large.any():
         return values
-    ordinary = size[~absurd & (size > 0)]
-    if not ordinary.size or size[absurd].min() < _GAP * ordinary.max():
+    ordinary, suspect = size[~large & (size > 0)], size[large]
+    if not ordinary.size or suspect.min() < _GAP * ordinary.max():
         return values
+    equal = suspect.max() - suspect.min() <= _ROUNDING * suspect.max()
+    absurd = large & ((values < 0) | (size > _ABSURD) | equal)
     return np.where(absurd, values.dtype.type(np.nan), values)
 
 
