@@ -1,7 +1,8 @@
 """A square patch of the tangent plane as a domain.
 
 Tensors are ``(batch, row, column, channel)``; permuted to ``(batch, channel, row, column)`` they are torch's
-channels_last format, so ``conv2d`` runs on them without a copy.
+channels_last format, so ``conv2d`` runs on them without a copy.  Rows grow northward and columns eastward, so the
+frames of typed channels (south, east) are (-row, column) everywhere.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.nn.functional import conv2d, linear, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
-from sphereml.domains.protocol import Correlation, Stencil
+from sphereml.domains.channels import Channels
+from sphereml.domains.lattice import lattice_kernel
+from sphereml.domains.mixing import TypedKernel
+from sphereml.domains.protocol import Bias, Correlation, Kernel, Stencil
 from sphereml.errors import UserError
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
@@ -50,21 +54,25 @@ class FlatPatch:
         return round(taps**0.5) // 2
 
     def convolve(
-        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+        self, x: torch.Tensor, kernel: Kernel, bias: Bias = None, stencil: Stencil = "adjacent"
     ) -> torch.Tensor:
         return _convolve(x, kernel, bias, stride=1)
 
     def convolve_down(
-        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+        self, x: torch.Tensor, kernel: Kernel, bias: Bias = None, stencil: Stencil = "adjacent"
     ) -> torch.Tensor:
         """Convolution of stride 2: a coarse pixel looks from its first child."""
         return _convolve(x, kernel, bias, stride=2)
 
-    def spread(self, x: torch.Tensor) -> torch.Tensor:
+    def spread(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
         return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
-    def pool(self, x: torch.Tensor) -> torch.Tensor:
-        return max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    def pool(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
+        images = x.permute(0, 3, 1, 2)
+        if channels is None or channels.are_even:
+            return max_pool2d(images, 2).permute(0, 2, 3, 1)
+        even, others = images.split([channels.even, channels.columns - channels.even], dim=1)
+        return torch.cat([max_pool2d(even, 2), avg_pool2d(others, 2)], dim=1).permute(0, 2, 3, 1)
 
     @property
     def upsampling_taps(self) -> int:
@@ -109,7 +117,9 @@ class FlatPatch:
         return rings
 
 
-def _convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int) -> torch.Tensor:
+def _convolve(x: torch.Tensor, kernel: Kernel, bias: Bias, stride: int) -> torch.Tensor:
+    if isinstance(kernel, TypedKernel):
+        kernel = lattice_kernel(kernel)
     if len(kernel) == 1:  # torch 2.13's gradient of a 1x1 conv2d of stride 2 writes beyond its memory on a CPU
         return linear(x[:, ::stride, ::stride], kernel[0].T, bias)
     side = round(kernel.shape[0] ** 0.5)

@@ -92,6 +92,9 @@ class OrientedLayout:
     def npix(self) -> int:
         return self.region.npix
 
+    def copies(self, rows: int) -> int:
+        return rows // self.npix
+
     @cached_property
     def _blocks(self) -> np.ndarray:
         side = min(self.region.nside // self.region.coarse_nside, _BLOCK_SIDE)
