@@ -68,6 +68,11 @@ class Channels:
         return self.even + self.odd
 
     @property
+    def spins(self) -> tuple[int, ...]:
+        """Spin of every channel."""
+        return (0,) * self.scalars + (1,) * self.spin1 + (2,) * self.spin2
+
+    @property
     def are_even(self) -> bool:
         """Whether there is nothing but even scalars, which need no care."""
         return self.count == self.even

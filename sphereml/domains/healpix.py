@@ -54,7 +54,7 @@ def meridian_frames(nside: int) -> LocalFrames:
 @lru_cache(maxsize=64)
 def _family_turns(region: Region, frames: LocalFrames, coarse_frames: LocalFrames) -> torch.Tensor:
     """Angles by which the bearing of the geodesic from every pixel to its parent turns, float64 ``(npix,)``."""
-    turns = geodesics(region.pixels // 4, region.pixels, coarse_frames, frames).turn
+    turns = geodesics(coarse_frames.basis(region.pixels // 4), frames.basis(region.pixels)).turn
     with torch.inference_mode(False):  # kept, and used in training steps too
         return torch.from_numpy(turns)
 

@@ -168,17 +168,20 @@ class StencilTables:
     def _weights(self, stencil: Stencil, operators: Iterable[Operator]) -> dict[Operator, torch.Tensor]:
         own = stencil.pixels[: stencil.size]
         parts = [self._part(own[start : start + _AT_ONCE], operators) for start in range(0, len(own), _AT_ONCE)]
-        return {operator: torch.cat([part[operator] for part in parts]) for operator in parts[0]}
+        tables = {operator: np.concatenate([part[operator] for part in parts]) for operator in parts[0]}
+        return {operator: torch.from_numpy(table).to(self.device) for operator, table in tables.items()}
 
-    def _part(self, own: np.ndarray, operators: Iterable[Operator]) -> dict[Operator, torch.Tensor]:
+    def _part(self, own: np.ndarray, operators: Iterable[Operator]) -> dict[Operator, np.ndarray]:
+        """Flat tables of some pixels; numpy throughout, whose small steps wait for no thread."""
         beyond = np.setdiff1d(self._jets(own).neighbours, own)
         jets, made = self._jets(np.concatenate([own, beyond])), {}
+        dtype = np.float64 if self.dtype == torch.float64 else np.float32
         transposition = _Transposition.of(jets, len(own))
         for operator in operators:
             weights = jets.coefficients(operator.source, operator.up, operator.down)
-            weights = weights / white_gain(operator.up, operator.down, self.degree)
-            table = operator.table(transposition.apply(weights) if operator.adjoint else weights[: len(own)])
-            made[operator] = torch.from_numpy(table.ravel()).to(self.device, self.dtype)
+            weights = transposition.apply(weights) if operator.adjoint else weights[: len(own)]
+            table = operator.table(weights / white_gain(operator.up, operator.down, self.degree))
+            made[operator] = table.astype(dtype).ravel()
         return made
 
 

@@ -5,6 +5,7 @@ at position angle 0) and the row along its y (north); show it with ``origin="low
 usual picture seen from inside the sphere.  Pixel centres have integer coordinates; the frame's z pierces the middle of
 the image, at ``(size - 1) / 2``.  ``pixel_arcmin`` is the pixel's side at the tangent point; away from it a pixel
 covers less sky (``cos^3`` of the distance: 7 % less at the middle of a 25-degree patch's edge, 13 % in its corners).
+Q and U turn into the patch's axes as told in ``patches.square``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,19 @@ class Geodesics:
         return phase
 
 
+class Basis(NamedTuple):
+    """Frames: unit vectors outwards, along the first axis ("south") and along the second ("east"), ``(..., 3)``."""
+
+    out: np.ndarray
+    south: np.ndarray
+    east: np.ndarray
+
+    @classmethod
+    def along(cls, out: np.ndarray, south: np.ndarray) -> Basis:
+        """With the second axis where outwards and the first axis put it."""
+        return cls(out, south, np.cross(out, south))
+
+
 @dataclass(frozen=True, eq=False)
 class LocalFrames:
     """The frames of the pixels of a grid.
@@ -50,48 +64,32 @@ class LocalFrames:
     nside: int
     angles: np.ndarray | None = None
 
-    def basis(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Unit vectors outwards and along both axes of the frames, each ``(..., 3)``."""
+    def basis(self, pixels: np.ndarray) -> Basis:
+        """The frames of some pixels."""
         x, y, z = unit_vectors(self.nside, pixels)
         rho = np.hypot(x, y)  # never 0: no pixel's centre is a pole
         out = np.stack([x, y, z], axis=-1)
         south = np.stack([x * z / rho, y * z / rho, -rho], axis=-1)
         east = np.stack([-y / rho, x / rho, np.zeros_like(z)], axis=-1)
         if self.angles is None:
-            return out, south, east
+            return Basis(out, south, east)
         cosine, sine = (part[..., None] for part in (np.cos(self.angles[pixels]), np.sin(self.angles[pixels])))
-        return out, cosine * south + sine * east, cosine * east - sine * south
+        return Basis(out, cosine * south + sine * east, cosine * east - sine * south)
 
 
-def geodesics(
-    near: np.ndarray, far: np.ndarray, frames: LocalFrames, far_frames: LocalFrames | None = None
-) -> Geodesics:
-    """Geodesics from the centres of ``near`` pixels to those of ``far`` ones, which broadcast.
-
-    Args:
-        far_frames: of the far pixels where they belong to another grid.
-    """
-    out, south, east = frames.basis(near)
-    there, far_south, far_east = (far_frames or frames).basis(far)
-    cosine = np.clip(_dot(out, there), -1, 1)
-    across = there - cosine[..., None] * out
+def geodesics(near: Basis, far: Basis) -> Geodesics:
+    """Geodesics from near places to far ones, which broadcast; none may be antipodes."""
+    cosine = np.clip(_dot(near.out, far.out), -1, 1)
+    across = far.out - cosine[..., None] * near.out
     sine = np.linalg.norm(across, axis=-1)
     distance = np.arctan2(sine, cosine)
     same = distance < _SAME
-    direction = across / np.where(same, 1.0, sine)[..., None]
-    arriving = cosine[..., None] * direction - sine[..., None] * out
-    along_south, along_east = _dot(direction, south), _dot(direction, east)
+    direction = np.where(same[..., None], near.south, across / np.where(same, 1.0, sine)[..., None])
+    arriving = cosine[..., None] * direction - sine[..., None] * near.out
+    along_south, along_east = _dot(direction, near.south), _dot(direction, near.east)
     bearing = np.arctan2(along_east, along_south)
-    far_bearing = np.arctan2(_dot(arriving, far_east), _dot(arriving, far_south))
-    if same.any():
-        bearing = np.where(same, _bearing_of(south, far_south, far_east), bearing)
-        far_bearing = np.where(same, 0.0, far_bearing)
+    far_bearing = np.arctan2(_dot(arriving, far.east), _dot(arriving, far.south))
     return Geodesics(distance * along_south, distance * along_east, bearing - far_bearing)
-
-
-def _bearing_of(south: np.ndarray, far_south: np.ndarray, far_east: np.ndarray) -> np.ndarray:
-    """Minus the direction of one frame's first axis in another frame at the same place: the turn between the two."""
-    return -np.arctan2(_dot(south, far_east), _dot(south, far_south))
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
