@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -346,27 +347,27 @@ def edit(path: Path, old: str, new: str) -> None:
 
 SPOILT: dict[str, tuple[Callable[[Place], object], str]] = {
     "configuration edited": (
-        lambda s: edit(s.run("unet_flat") / "config.yaml", "width: 4\n", "width: 5\n"),
+        lambda s: edit(s.run("unet_flat") / "config.json", '"width": 4', '"width": 5'),
         "was trained with another configuration",
     ),
     "configuration of another run": (
-        lambda s: shutil.copy(s.run("linear") / "config.yaml", s.run("unet_flat") / "config.yaml"),
+        lambda s: shutil.copy(s.run("linear") / "config.json", s.run("unet_flat") / "config.json"),
         "was trained with another configuration",
     ),
     "configuration with a typo": (
-        lambda s: edit(s.run("unet_flat") / "config.yaml", "width: 4\n", "wdith: 4\n"),
-        "config.yaml: unknown configuration key",
+        lambda s: edit(s.run("unet_flat") / "config.json", '"width": 4', '"wdith": 4'),
+        "config.json: unknown configuration key",
     ),
-    "configuration no YAML": (lambda s: (s.run("unet_flat") / "config.yaml").write_text("a: [1"), "is no YAML file"),
-    "configuration a list": (lambda s: (s.run("unet_flat") / "config.yaml").write_text("- a"), "no configuration"),
-    "configuration empty": (lambda s: (s.run("unet_flat") / "config.yaml").write_text(""), "no configuration"),
+    "configuration no YAML": (lambda s: (s.run("unet_flat") / "config.json").write_text("a: [1"), "is no YAML file"),
+    "configuration a list": (lambda s: (s.run("unet_flat") / "config.json").write_text("- a"), "no configuration"),
+    "configuration empty": (lambda s: (s.run("unet_flat") / "config.json").write_text(""), "no configuration"),
     "weights swapped": (
-        lambda s: shutil.copy(s.run("integrated") / "weights.safetensors", s.run("linear") / "weights.safetensors"),
-        "weights.safetensors is not the file that was trained",
+        lambda s: shutil.copy(s.run("integrated") / "model.safetensors", s.run("linear") / "model.safetensors"),
+        "model.safetensors is not the file that was trained",
     ),
-    "weights gone": (lambda s: (s.run("linear") / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+    "weights gone": (lambda s: (s.run("linear") / "model.safetensors").unlink(), "model.safetensors is missing"),
     "scaling edited": (
-        lambda s: edit(s.run("unet_flat") / "scaling.json", '"target_std": ', '"target_std": 1'),
+        lambda s: edit(s.run("unet_flat") / "scaling.json", '"gain_limit": ', '"gain_limit": 1'),
         "scaling.json is not the file that was trained",
     ),
     "scaling gone": (lambda s: (s.run("unet_flat") / "scaling.json").unlink(), "scaling.json is missing"),
@@ -412,10 +413,12 @@ def test_runs_on_different_skies_are_not_compared(study, tmp_path):
     assert not (tmp_path / "both").exists()
 
 
-def test_a_comparison_needs_its_reference(study):
-    shutil.rmtree(study.run("integrated"))
-    assert "model=integrated" in sphereml("compare", study.study).refusal
-    assert not (study.study / "comparison.json").exists()
+def test_a_comparison_needs_no_baseline(study):
+    for model in ("integrated", "linear"):
+        shutil.rmtree(study.run(model))
+    assert "unet_flat" in done("compare", study.study).out
+    content = json.loads((study.study / "comparison.json").read_text())
+    assert content["models"]["unet_flat"]["wins_vs_integrated"] is None and content["paired"] == {"unet_flat": {}}
 
 
 @pytest.mark.parametrize("verb", ["predict", "compare"])

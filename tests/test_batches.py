@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import healpy
 import numpy as np
@@ -12,20 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sphereml.domains import FlatPatch, HealpixSky
+from sphereml.domains.channels import Channels
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc, latitude_cut
-from sphereml.tasks.dust import TaskFields
-from sphereml.training.batches import (
-    Batch,
-    Footprint,
-    PatchFootprint,
-    RegionFootprint,
-    SkyBatches,
-    TileFootprint,
-    sky_batches,
-)
+from sphereml.sources.batch import Batch, EpochSeeds
+from sphereml.sources.footprints import Footprint, PatchFootprint, RegionFootprint, TileFootprint
+from sphereml.sources.sky_source import SkyColumns, SkySource
 
 GRID = HealpixGrid(32)
 NORTH = latitude_cut(GRID, 8, np.inf) & ~disc(GRID, 120, 50, 20)
@@ -40,18 +37,45 @@ FOOTPRINTS: dict[str, Footprint] = {
 every_footprint = pytest.mark.parametrize("name", FOOTPRINTS)
 
 
-def position_fields() -> TaskFields:
+def position_columns(target: np.ndarray | None = None) -> SkyColumns:
     """Features, gains, base and target are the pixel's own position: what a batch reads tells where it read."""
     x = GRID.vectors().astype(np.float32)
-    return TaskFields(features=x, base=x[:, 0], gain=x[:, 1:2] * np.float32([1, -1]), target=x[:, 2])
+    gains = (x[:, 1:2] * np.float32([1, -1]))[:, None]
+    return SkyColumns(Channels(3), x, x[:, :1], gains, x[:, 2:] if target is None else target[:, None])
 
 
-def batches(name: str, pixels: np.ndarray = NORTH, seed: int = 3, size: int = 4) -> SkyBatches:
-    return sky_batches(position_fields(), pixels, FOOTPRINTS[name], size, 5, seed)
+@dataclass(eq=False)
+class Batches:
+    """Five batches an epoch, as a training draws them."""
+
+    name: str
+    size: int = 4
+    seed: int = 3
+    epoch: int = 0
+    target: np.ndarray | None = None
+
+    @cached_property
+    def source(self) -> SkySource:
+        return SkySource(position_columns(self.target), NORTH.astype(np.float32), FOOTPRINTS[self.name])
+
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Iterator[Batch]:
+        for seed in EpochSeeds(self.seed, 0, len(self), self.epoch):
+            yield self.source.batch(seed, self.size)
+
+    def batch(self, index: int) -> Batch:
+        return self.source.batch(list(EpochSeeds(self.seed, 0, len(self), self.epoch))[index], self.size)
+
+
+def batches(name: str, seed: int = 3, size: int = 4) -> Batches:
+    return Batches(name, size, seed)
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
-    return [batch.features, batch.base, batch.gain, batch.target, batch.weight]
+    assert batch.gains is not None
+    return [batch.features, batch.base, batch.gains, batch.target, batch.weight]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -61,15 +85,17 @@ def same(a: Batch, b: Batch) -> bool:
 @every_footprint
 def test_shapes_and_types(name):
     batch = batches(name).batch(0)
-    shape = batch.base.shape
+    shape = batch.weight.shape
     assert shape[1:] == batch.domain.shape and len(shape) == 1 + len(batch.domain.shape)
     assert shape[0] == (4 if name in ("patches", "tiles") else 1)
     assert isinstance(batch.domain, FlatPatch if name == "patches" else HealpixSky)
-    assert batch.features.shape == (*shape, 3) and batch.gain.shape == (*shape, 2)
-    assert batch.target.shape == batch.weight.shape == shape
+    assert batch.features.shape == (*shape, 3) and batch.channels == Channels(3)
+    assert batch.gains is not None and batch.gains.shape == (*shape, 1, 2)
+    assert batch.target.shape == batch.base.shape == (*shape, 1)
     assert all(tensor.dtype == torch.float32 for tensor in tensors(batch))
-    assert batch.features.is_contiguous() and batch.gain.is_contiguous()
-    assert set(batch.weight.unique().tolist()) == {0.0, 1.0}
+    assert batch.features.is_contiguous()
+    weights = [value for one in batches(name) for value in one.weight.unique().tolist()]
+    assert set(weights) == {0.0, 1.0}
     assert same(batch.to("cpu"), batch)
 
 
@@ -117,10 +143,9 @@ def test_weight_stays_inside_the_region(name, seed):
 @given(seed=st.integers(0, 2**31 - 1))
 def test_values_of_weight_one_hold_nothing_of_the_outside(seed):
     """The target is 0 inside and 1e3 outside: at most a thousandth of a neighbour's share gets through."""
-    fields = position_fields()
-    spoiled = TaskFields(fields.features, fields.base, fields.gain, np.where(NORTH, 0, 1e3).astype(np.float32))
+    spoiled = np.where(NORTH, 0, 1e3).astype(np.float32)
     for name in FOOTPRINTS:
-        batch = sky_batches(spoiled, NORTH, FOOTPRINTS[name], 3, 1, seed).batch(0)
+        batch = Batches(name, 3, seed, target=spoiled).batch(0)
         assert batch.target[batch.weight > 0].max() <= 1.001
         assert (batch.target[batch.weight == 0] > 0.999).all()
 
@@ -134,7 +159,7 @@ def chords(positions: torch.Tensor) -> np.ndarray:
 
 def test_turned_tiles_are_rigid_and_right_handed():
     """A tile is moved as a whole: all distances stay (to interpolation's 1e-3) and it is not mirrored."""
-    batch = batches("tiles").batch(1)
+    batch = batches("tiles").batch(2)
     assert isinstance(batch.domain, HealpixSky)
     home = GRID.vectors()[batch.domain.region.pixels]
     for member in batch.features:
@@ -147,15 +172,14 @@ def test_turned_tiles_are_rigid_and_right_handed():
 
 def test_tiles_read_the_sky_at_their_turned_positions():
     """A smooth function of position read through a tile is the function of the position the tile says it has."""
-    fields = position_fields()
     x = GRID.vectors()
     smooth = (x[:, 0] * x[:, 1] + x[:, 2] ** 3 + np.sin(2 * x[:, 0])).astype(np.float32)
-    read = TaskFields(fields.features, fields.base, fields.gain, smooth)
     for name in ("tiles", "patches"):
-        batch = sky_batches(read, NORTH, FOOTPRINTS[name], 4, 1, 0).batch(0)
+        batch = Batches(name, 4, 0, target=smooth).batch(0)
+        target = batch.target[..., 0]
         x, y, z = (batch.features.double() / batch.features.double().norm(dim=-1, keepdim=True)).unbind(-1)
-        torch.testing.assert_close(batch.target.double(), x * y + z**3 + torch.sin(2 * x), rtol=0, atol=0.01)
-        torch.testing.assert_close(batch.target, smooth_of(batch, smooth), rtol=0, atol=0.01)
+        torch.testing.assert_close(target.double(), x * y + z**3 + torch.sin(2 * x), rtol=0, atol=0.01)
+        torch.testing.assert_close(target, smooth_of(batch, smooth), rtol=0, atol=0.01)
 
 
 def smooth_of(batch: Batch, values: np.ndarray) -> torch.Tensor:
@@ -179,7 +203,7 @@ def test_footprints_in_place_read_their_own_pixels_exactly(name):
 
 def test_tiles_cover_the_zone_evenly():
     """Over many draws every part of the zone is seen, and centres are not drawn twice."""
-    drawn = [batches("tiles", seed=seed, size=8).batch(0).features.mean(dim=1) for seed in range(40)]
+    drawn = [batches("tiles", seed=seed, size=8).batch(0).features.mean(dim=1) for seed in range(40, 80)]
     centres = torch.cat(drawn).numpy()
     lat = np.degrees(np.arcsin(centres[:, 2] / np.linalg.norm(centres, axis=1)))
     lon = np.degrees(np.arctan2(centres[:, 1], centres[:, 0]))

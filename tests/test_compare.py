@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import healpy
@@ -12,20 +11,22 @@ import numpy as np
 import pytest
 from fixtures_cli import Place, demo_place
 
-from sphereml.cli.experiment import load_data
 from sphereml.config.compose import compose
 from sphereml.config.schema import EvaluationConfig
 from sphereml.data.splits import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
-from sphereml.evaluation.compare import begin_comparison
-from sphereml.evaluation.sphere import score_sphere
-from sphereml.evaluation.study import Study
+from sphereml.evaluation.maps.scores import TargetScores
+from sphereml.evaluation.maps.sphere import score_sphere
+from sphereml.evaluation.maps.study import MapStudy
+from sphereml.evaluation.protocol import StudyOptions, load_result
+from sphereml.harmonics.bands import Bands
 from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.sampling import sample_patches
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring
-from sphereml.training.fit import fit_run
+from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run, find_runs
 
@@ -43,9 +44,14 @@ def comparison(demo) -> dict:
     return json.loads((demo.study / "comparison.json").read_text())
 
 
+def study_of(demo: Place, evaluation: EvaluationConfig | None = None) -> MapStudy:
+    return MapStudy([Run.open(demo.run("linear"))], StudyOptions(lambda _: None, evaluation=evaluation))
+
+
 @pytest.fixture(scope="module")
 def data(demo) -> tuple[Sky, Split]:
-    return load_data(Run.open(demo.run("linear")).config)
+    study = study_of(demo)
+    return study.sky, study.split
 
 
 def anafast_r(target: np.ndarray, prediction: np.ndarray, mask: np.ndarray, band: tuple[int, int]) -> float:
@@ -94,7 +100,7 @@ def fourier_r(a: np.ndarray, b: np.ndarray, window: np.ndarray) -> float:
 
 def test_patch_scores_are_fourier_modes(comparison, data, demo):
     sky, split = data
-    frames = begin_comparison(Run.open(demo.run("linear")).config, sky, split).test.frames
+    frames = study_of(demo).held_out.test.frames
     _, latitude = healpy.vec2ang(frames[:, :, 2], lonlat=True)
     assert len(frames) == 12 and latitude.max() <= -17.65, "centres keep away from the equator"
     windows = (on_patches(split.test, frames) > 0.999).astype(float)
@@ -109,32 +115,52 @@ def test_patch_scores_are_fourier_modes(comparison, data, demo):
 
 
 def test_the_target_itself_scores_one(data, demo):
-    sky, split = data
-    comparison = begin_comparison(Run.open(demo.run("linear")).config, sky, split)
-    comparison.add("integrated", comparison.test.target, sky.target, sky, domain="none")
-    comparison.add("negative", -3 * comparison.test.target, 5 - 3 * sky.target, sky, domain="none")
-    models = comparison.to_json()["models"]
+    sky, _ = data
+    held_out = study_of(demo).held_out
+    patches = sample_patches(sky.target, held_out.test.frames, held_out.test.patch)
+    scores = TargetScores(held_out, (sky.target, patches))
+    scores.add("integrated", sky.target, patches, domain="none")
+    scores.add("negative", 5 - 3 * sky.target, -3 * patches, domain="none")
+    models = scores.to_json()["models"]
     for name, r in (("integrated", 1.0), ("negative", -1.0)):
         assert models[name]["r50"]["mean"] == pytest.approx(r, abs=1e-9)
         assert models[name]["sphere"]["r50"] == pytest.approx(r, abs=1e-9)
 
 
 def test_no_standard_error_from_one_block(data, demo):
-    sky, split = data
-    config = Run.open(demo.run("linear")).config
+    sky, _ = data
     with pytest.raises(UserError, match=r"evaluation\.patches or evaluation\.block_nside"):
-        begin_comparison(replace(config, evaluation=EvaluationConfig(patches=1)), sky, split)
+        study_of(demo, EvaluationConfig(patches=1)).measure()
     block = np.zeros(sky.grid.npix)
     block[: sky.grid.npix // 12] = 1
     with pytest.raises(UserError, match="one block of sky"):
-        score_sphere(sky.target, sky.target, block, {"r50": [15, 60]}, block_nside=1)
+        score_sphere(sky.target, sky.target, block, Bands(r50=(15, 60)), block_nside=1)
     with pytest.raises(UserError, match="block_nside=64"):
-        score_sphere(sky.target, sky.target, np.ones(sky.grid.npix), {"r50": [15, 60]}, block_nside=64)
+        score_sphere(sky.target, sky.target, np.ones(sky.grid.npix), Bands(r50=(15, 60)), block_nside=64)
 
 
 def test_bands_beyond_the_map_are_said(comparison):
     assert sum("r50" in note and "ell < 64" in note for note in comparison["notes"]) == 1
     assert sum("r150" in note for note in comparison["notes"]) == 1
+
+
+def test_a_result_comes_back_from_its_folder(demo, comparison):
+    result = load_result(demo.study)
+    assert result.content == comparison and "unet_flat" in repr(result)
+    frame = result.to_dataframe()
+    assert list(frame["model"]) == list(comparison["models"])
+    assert frame["r50.mean"][0] == comparison["models"]["integrated"]["r50"]["mean"]
+    spectra = result.to_xarray()
+    assert spectra["r_sphere"].sel(model="linear").values.tolist() == comparison["spectra"]["linear"]["sphere"]["r"]
+
+
+def test_a_comparison_keeps_the_marginalization_of_the_same_runs(demo, comparison, tmp_path):
+    study = MapStudy(find_runs(demo.study), StudyOptions(lambda _: None))
+    load_result(demo.study).save(tmp_path)
+    study.measure().save(tmp_path)
+    assert load_result(tmp_path).content["marginalization"] == comparison["marginalization"]
+    study_of(demo).measure().save(tmp_path)
+    assert "marginalization" not in load_result(tmp_path).content, "it was of other runs"
 
 
 def test_runs_come_baselines_first(demo):
@@ -148,9 +174,9 @@ def test_the_real_sky_gives_its_reference_figures(tmp_path):
     words = ["experiment=dust_real_sample", f"data.folder={REAL_SKY.resolve()}", *place.words]
     words += ["patches.size=16", "patches.pixel_arcmin=93.6", "evaluation.patches=12", "evaluation.block_nside=1"]
     configs = [compose([*words, f"model={name}"]) for name in ("integrated", "linear")]
-    sky, split = load_data(configs[0])
-    runs = [fit_run(config, sky, split, FitOptions(say=lambda _: None)) for config in configs]
-    models = Study(configs[0], runs, sky, split, lambda _: None).compare(place.study).to_json()["models"]
+    runs = [fit(config, FitOptions(say=lambda _: None)) for config in configs]
+    study = MapStudy(runs, StudyOptions(lambda _: None))
+    sky, split, models = study.sky, study.split, study.measure().content["models"]
     for name, whole, cut in (("integrated", 0.719, 0.809), ("linear", 0.817, 0.820)):
         assert models[name]["sphere"]["r50"] == pytest.approx(whole, abs=0.005)
         assert models[name]["sphere_without_cuts"]["r50"] == pytest.approx(cut, abs=0.005)

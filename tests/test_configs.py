@@ -6,11 +6,13 @@ import pytest
 import yaml
 from fixtures_cli import GALAXY, NETWORK, PATCHES, TRAINING, sphereml
 
-from sphereml.config.compose import compose, load, run_hash, to_yaml
+from sphereml.config.compose import compose, load, run_hash, to_json, to_yaml
 from sphereml.config.overrides import config_names, schema_keys
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.tasks import SCHEMAS, is_used
 from sphereml.data.manifests import list_products, load_manifest
+from sphereml.tasks import TASKS
 
 NAMES = config_names()
 CHOICES = [(group, name) for group in ("data", "split", "model", "training") for name in NAMES[group]]
@@ -18,12 +20,14 @@ MANIFESTS = sorted(resource_folder("data_manifests").glob("*.yaml"))
 
 
 def same_after_saving(config: ExperimentConfig, tmp_path) -> None:
-    """What a run's config.yaml must be: complete, and the same configuration when read."""
+    """What a run's config.json must be: every key that the task uses, and the same configuration when read."""
     path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(config))
-    again = load(path)
-    assert again == config and run_hash(again) == run_hash(config)
-    assert set(yaml.safe_load(path.read_text())) == {key for key in schema_keys() if "." not in key}
+    for text in (to_yaml(config), to_json(config)):
+        path.write_text(text)
+        again = load(path)
+        assert again == config and run_hash(again) == run_hash(config)
+        sections = {key for key in schema_keys() if "." not in key and is_used(config.task, key)}
+        assert set(yaml.safe_load(text)) == sections | {"data"}
 
 
 @pytest.mark.parametrize("name", NAMES["experiment"])
@@ -32,7 +36,7 @@ def test_every_experiment_composes(name, tmp_path):
     assert config == compose([f"experiment={name}"])
     same_after_saving(config, tmp_path)
     assert set(config.models) <= set(NAMES["model"])
-    assert config.task == "lensing" or "integrated" in config.models
+    assert not is_used(config.task, "data.galaxy") or "integrated" in config.models
     hashes = set()
     for model in config.models:
         one = compose([f"experiment={name}", f"model={model}"])
@@ -46,7 +50,8 @@ def test_every_experiment_composes(name, tmp_path):
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group, name, tmp_path):
-    config = compose([f"{group}={name}"])
+    words = ["experiment=lensing_quick"] if name.startswith(("lensing", "resunet")) else []
+    config = compose([*words, f"{group}={name}"])
     same_after_saving(config, tmp_path)
     if group != "training":
         assert getattr(config, group).name == name
@@ -58,6 +63,30 @@ def test_the_command_line_has_the_last_word(name):
     config = compose([f"model={name}", *GALAXY, *PATCHES, *TRAINING, *NETWORK])
     assert (config.training.epochs, config.training.batch_size) == (2, 2)
     assert (config.model.width, config.model.depth) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=lensing_quick", "loss.lambda_r=3"],
+        ["experiment=lensing_quick", "split.buffer=3"],
+        ["experiment=lensing_quick", "split=folds"],
+        ["experiment=lensing_quick", "data=galaxy"],
+        ["experiment=lensing_quick", "evaluation.block_nside=4"],
+        ["experiment=lensing_quick", "model.gains=one"],
+        ["lensing.noise=5"],
+    ],
+    ids=" ".join,
+)
+def test_a_key_that_the_task_does_not_use_is_refused(words):
+    refusal = sphereml("config", "validate", *words).refusal
+    assert f"has no use for {words[-1].split('=')[0]}" in refusal
+
+
+def test_every_task_has_a_schema_and_its_settings_are_in_the_files():
+    assert set(SCHEMAS) == set(TASKS)
+    for name, schema in SCHEMAS.items():
+        assert schema.settings is None or name in schema_keys()
 
 
 def test_hashes_do_not_depend_on_how_a_value_is_written():

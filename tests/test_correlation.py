@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import alm_cross_power, sphere_band_correlation
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.harmonics.transforms import alm_index
 
 LMAX = 40
-BANDS = [[2.0, 14.4], [14.4, 41.0]]
+BANDS = Bands.edges(2.0, 14.4, 41.0)
 ELL, ORDER = alm_index(LMAX)
 KINDS = ["mode", "ell"]
 
@@ -58,7 +59,9 @@ def test_r_equals_the_direct_sum(kind):
     a, noise = white_alm(3, 3), white_alm(3, 4)
     b = a + noise
     ours = sphere_band_correlation(a, b, LMAX, BANDS, kind).numpy()
-    theirs = [[direct(x, y, lo, hi, kind) for lo, hi in BANDS] for x, y in zip(a.numpy(), b.numpy(), strict=True)]
+    theirs = [
+        [direct(x, y, lo, hi, kind) for lo, hi in BANDS.limits] for x, y in zip(a.numpy(), b.numpy(), strict=True)
+    ]
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
@@ -81,7 +84,9 @@ def test_r_ignores_amplitude_by_multipole(kind):
 def test_gradient(kind):
     a, b = (white_alm(2, seed, lmax=4).requires_grad_() for seed in (9, 10))
     # As real numbers: only the real part of m = 0 is free, and r of a lone real mode is a sign, flat almost everywhere.
-    torch.autograd.gradcheck(lambda x, y: sphere_band_correlation(x, y, 4, [[1, 3], [2, 5]], kind), (a, b))
+    torch.autograd.gradcheck(
+        lambda x, y: sphere_band_correlation(x, y, 4, Bands(low=(1, 3), high=(2, 5)), kind), (a, b)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,6 +112,6 @@ def test_extreme_amplitudes_keep_gradients_finite(kind, scale):
 def test_misuse_is_refused():
     a = white_alm(1, 0)
     with pytest.raises(ValueError, match="multipole"):
-        sphere_band_correlation(a, a, LMAX, [[41.0, 50.0]], "ell")
+        sphere_band_correlation(a, a, LMAX, Bands.edges(41.0, 50.0), "ell")
     with pytest.raises(ValueError, match="unknown form"):
         sphere_band_correlation(a, a, LMAX, BANDS, "power")

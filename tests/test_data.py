@@ -24,6 +24,7 @@ from sphereml.data.prepare import prepare_healpix, prepared, store_path
 from sphereml.data.store import COLUMN_PER_K_KMS, Sky, column, open_dataset, open_store, write_store
 from sphereml.data.units import KNOWN_UNITS, parse_unit, reconcile_units
 from sphereml.errors import UserError
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import apodize, disc, superpixels, threshold_mask
 from sphereml.sky.ordering import ring_to_nest
@@ -277,12 +278,9 @@ def make_sky(grid: HealpixGrid = GRID, channels: int = 3, **changes: Any) -> Sky
     sky = Sky(
         grid=grid,
         inputs=rng.normal(size=(grid.npix, channels)).astype(np.float32),
-        total=None,
-        target=rng.normal(size=grid.npix).astype(np.float32),
-        target_unit="uK_RJ",
-        input_unit="K",
-        total_unit="",
-        channels=tuple(f"v{i}" for i in range(channels)),
+        targets=rng.normal(size=(grid.npix, 1)).astype(np.float32),
+        input_fields=tuple(Field(f"v{i}", "K") for i in range(channels)),
+        target_fields=(Field("dust", "uK_RJ"),),
         velocity=-3.0 + 1.5 * np.arange(channels),
         components={"cold": rng.normal(size=grid.npix).astype(np.float32)},
         provenance={"seed": 5},
@@ -302,11 +300,11 @@ def test_a_sky_survives_the_store(tmp_path: Path, with_total: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         back = open_store(write_store(tmp_path / "sky.zarr", sky))
-    for name in ("grid", "channels", "target_unit", "input_unit", "total_unit", "provenance", "component_units"):
+    for name in ("grid", "input_fields", "target_fields", "total_unit", "provenance", "component_units"):
         assert getattr(back, name) == getattr(sky, name)
-    for name in ("inputs", "target", "total", "velocity"):
+    for name in ("inputs", "targets", "total", "velocity"):
         np.testing.assert_array_equal(getattr(back, name), getattr(sky, name))
-    assert back.inputs.dtype == back.target.dtype == np.float32
+    assert back.inputs.dtype == back.targets.dtype == np.float32
     np.testing.assert_array_equal(back.components["cold"], sky.components["cold"])
 
 
@@ -326,11 +324,11 @@ def test_stores_of_one_sky_are_equal_byte_for_byte_and_chunked_by_superpixel(tmp
 
 def test_an_existing_store_is_kept_unless_told(tmp_path: Path) -> None:
     write_store(tmp_path / "sky", make_sky())
-    other = make_sky(target=np.zeros(GRID.npix, np.float32))
+    other = make_sky(targets=np.zeros((GRID.npix, 1), np.float32))
     with refused(tmp_path, "exists"):
         write_store(tmp_path / "sky", other)
     write_store(tmp_path / "sky", other, overwrite=True)
-    assert not open_store(tmp_path / "sky").target.any()
+    assert not open_store(tmp_path / "sky").targets.any()
     assert [p.name for p in tmp_path.iterdir()] == ["sky"]
 
 
@@ -370,7 +368,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Object at:UserWarning")
 @pytest.mark.parametrize(
-    "lost", ["inputs/c/3/0", "target/c/5", "target/zarr.json", "channel/zarr.json", "velocity/zarr.json"]
+    "lost", ["inputs/c/3/0", "targets/c/5/0", "targets/zarr.json", "channel/zarr.json", "velocity/zarr.json"]
 )
 def test_a_store_that_lost_a_file_is_refused(tmp_path: Path, lost: str) -> None:
     path = write_store(tmp_path / "sky", make_sky())
@@ -382,7 +380,7 @@ def test_a_store_that_lost_a_file_is_refused(tmp_path: Path, lost: str) -> None:
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     path = write_store(tmp_path / "sky", make_sky())
     metadata = (path / "zarr.json").read_text()
-    (path / "zarr.json").write_text(metadata.replace('"format_version": 1', '"format_version": 99'))
+    (path / "zarr.json").write_text(metadata.replace('"format_version": 2', '"format_version": 99'))
     with refused(tmp_path, "version 99"):
         open_store(path)
 
@@ -393,7 +391,7 @@ def test_the_column_comes_from_total_then_velocities_then_columns(tmp_path: Path
     np.testing.assert_allclose(column(sky), integral, rtol=1e-4, atol=1e-6 * COLUMN_PER_K_KMS)
     total = np.arange(GRID.npix, dtype=np.float32)
     np.testing.assert_array_equal(column(make_sky(total=total, total_unit="cm^-2")), total)
-    columns = make_sky(velocity=None, input_unit="cm^-2")
+    columns = make_sky(velocity=None, input_fields=tuple(Field(f"v{i}", "cm^-2") for i in range(3)))
     np.testing.assert_allclose(column(columns), columns.inputs.sum(axis=1), atol=1e-5)
     with refused(tmp_path, "no gas column"):
         column(make_sky(velocity=None))
@@ -427,8 +425,8 @@ def make_data(place: Path, **changes: Any) -> DataConfig:
 
 def test_a_folder_of_maps_becomes_a_sky(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sky = prepare_healpix(make_data(folder))
-    assert sky.channels == ("R0", "R1") and sky.grid == GRID
-    assert (sky.input_unit, sky.total_unit, sky.target_unit) == ("cm^-2", "cm^-2", "uK_RJ")
+    assert sky.input_fields == (Field("R0", "cm^-2"), Field("R1", "cm^-2")) and sky.grid == GRID
+    assert sky.target_fields == (Field("I", "uK_RJ"),) and sky.total_unit == "cm^-2"
     np.testing.assert_array_equal(sky.target, ring_to_nest(3 * ramp()))
     np.testing.assert_array_equal(sky.inputs[:, 1], ring_to_nest(ramp() + 1))
     assert sky.provenance["files"]["dust.fits"] == file_checksum(folder / "dust.fits")
@@ -461,7 +459,7 @@ def test_the_store_of_a_simulated_sky_depends_on_its_configuration(tmp_path: Pat
 def test_a_damaged_store_is_built_anew_and_a_foreign_one_refused(folder: Path) -> None:
     data = make_data(folder)
     prepared(data, lambda: prepare_healpix(data))
-    (store_path(data) / "target/c/5").unlink()
+    (store_path(data) / "targets/c/5/0").unlink()
     sky = prepared(data, lambda: prepare_healpix(data))
     np.testing.assert_array_equal(open_store(store_path(data)).target, sky.target)
     (store_path(data) / "zarr.json").write_text("{}")

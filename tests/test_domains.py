@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.domains.protocol import Stencil
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index
 from sphereml.models.layers import Convolution
 from sphereml.sky.graphs import rescaled_laplacian
@@ -104,8 +105,7 @@ def test_pooling_takes_maxima_and_upsampling_puts_children_in_their_place(domain
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["mode", "ell"])
 def test_band_correlation_contract(domain: Domain, dtype, kind):
-
-    bands = [[7.0, 20.0], [20.0, 50.0]] if domain is PATCH else [[2, 9], [9, 16]]
+    bands = Bands.edges(7, 20, 50) if domain is PATCH else Bands.edges(2, 9, 16)
     a, b = noise(3, *domain.shape, seed=1, dtype=dtype).requires_grad_(), noise(3, *domain.shape, seed=2, dtype=dtype)
     window = (noise(3, *domain.shape, seed=3) > -1).to(dtype)
     same = domain.band_correlation(a, 2 * a + 3, window, bands, kind)
@@ -125,7 +125,7 @@ def test_band_correlation_contract(domain: Domain, dtype, kind):
 @pytest.mark.parametrize("empty", ["zero", "constant", "masked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_band_correlation_of_empty_fields_is_zero_with_a_finite_gradient(domain: Domain, kind, empty, dtype):
-    bands = [[7.0, 50.0]] if domain is PATCH else [[2, 16]]
+    bands = Bands.edges(7, 50) if domain is PATCH else Bands.edges(2, 16)
     window = torch.zeros(2, *domain.shape) if empty == "masked" else noise(2, *domain.shape).abs().clamp_max(1)
     a = torch.full((2, *domain.shape), 0.7 if empty == "constant" else 0.0, dtype=dtype, requires_grad=True)
     r = domain.band_correlation(a, noise(2, *domain.shape, dtype=dtype), window, bands, kind)
@@ -138,7 +138,7 @@ def test_bands_without_a_mode_are_refused():
     x, window = noise(1, 16, 16), torch.ones(1, 16, 16)
     for kind in ("mode", "ell"):
         with pytest.raises(UserError, match="choose a band"):
-            PATCH.band_correlation(x, x, window, [[100.0, 200.0]], kind)
+            PATCH.band_correlation(x, x, window, Bands.edges(100, 200), kind)
 
 
 # --- convolutions against independent code --------------------------------------------------------------------------
@@ -300,8 +300,8 @@ def test_tables_first_built_in_inference_mode_serve_training():
     x, kernel = torch.randn(1, *sky.shape, 2), torch.randn(3, 2, 2, requires_grad=True)
     with torch.inference_mode():
         sky.convolve(x, kernel)
-        sky.band_correlation(x[..., 0], x[..., 1], torch.ones(1, *sky.shape), [[2, 9]], "mode")
+        sky.band_correlation(x[..., 0], x[..., 1], torch.ones(1, *sky.shape), Bands.edges(2, 9), "mode")
     y = sky.convolve(x, kernel)
-    r = sky.band_correlation(y[..., 0], y[..., 1], torch.ones(1, *sky.shape), [[2, 9]], "mode")
+    r = sky.band_correlation(y[..., 0], y[..., 1], torch.ones(1, *sky.shape), Bands.edges(2, 9), "mode")
     (y.sum() + r.sum()).backward()
     assert torch.isfinite(kernel.grad).all()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair, mean_field
@@ -18,9 +19,17 @@ from sphereml.lensing.flat_filters import NaiveFilter, WienerFilter
 from sphereml.lensing.n0 import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import Legs, PatchModel
-from sphereml.lensing.patch_spectra import Bands, PatchPowers, correlation_of, jackknife_error, noise_of, response_of
+from sphereml.lensing.patch_spectra import (
+    PatchBands,
+    PatchPowers,
+    correlation_of,
+    jackknife_error,
+    noise_of,
+    response_of,
+)
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.flat_lensing import FlatLensing
+from sphereml.sky.plane import SquareGrid
 
 PIXEL, LMAX_KAPPA = 4.0, 1500
 OBSERVATION = Observation(noise=1.0, beam=1.0, lmin=30, lmax=2000)
@@ -151,7 +160,7 @@ def test_the_fair_filter_sees_kappa_better_than_the_naive_one():
     model = PatchModel(patch, toy_spectra(), replace(OBSERVATION, beam=0.0), edge[:, None] * edge[None], 64)
     noise = model.variance**0.5 * torch.randn(2, 48, size, size, generator=generator)
     q, u = (model.mask * (image + white) for image, white in zip((patches.q, patches.u), noise, strict=True))
-    bands = Bands(FlatModes(size, PIXEL / 60), (200.0, 600.0, 1200.0), model.mask)
+    bands = PatchBands(FlatModes(SquareGrid(size, PIXEL)), Bands.edges(200.0, 600.0, 1200.0), model.mask)
     powers = []
     for chosen, grid in ((WienerFilter(model), model.padded), (NaiveFilter(model), patch)):
         kappa = FlatEstimator(grid, toy_spectra(), model.observation, "EB", LMAX_KAPPA).image(chosen(q, u))
@@ -174,7 +183,7 @@ def test_lensed_skies_of_camb_give_back_their_kappa_and_the_excess_of_n1():
     clean = (source.sky.to_images(source.sky.to_modes(image) * beam) for image in (skies.q, skies.u))
     chosen = FlatEstimator(source.sky, spectra, observation)
     kappa = chosen.image(NaiveFilter(model)(*(image + white for image, white in zip(clean, noise, strict=True))))
-    bands = Bands(FlatModes(side, 2.34375 / 60), edges)
+    bands = PatchBands(FlatModes(SquareGrid(side, 2.34375)), Bands.edges(*edges))
     mean = PatchPowers.measure(bands, kappa, skies.kappa).jackknife()[0]
     np.testing.assert_allclose(response_of(mean), 1, atol=0.03)
     excess = noise_of(mean, mean) / bands.average(NoiseModel(spectra, observation).eb())

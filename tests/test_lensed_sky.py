@@ -85,7 +85,7 @@ def test_pixels_lie_where_the_zenithal_equal_area_projection_of_the_fits_standar
     patch, lon, lat = LambertPatch(32, 60), 40.0, 55.0
     wcs = WCS(naxis=2)
     wcs.wcs.ctype, wcs.wcs.crval = ["RA---ZEA", "DEC--ZEA"], [lon, lat]
-    wcs.wcs.crpix, wcs.wcs.cdelt = [16.5, 16.5], [patch.pixel_deg] * 2
+    wcs.wcs.crpix, wcs.wcs.cdelt = [16.5, 16.5], [patch.pixel_arcmin / 60] * 2
     row, column = np.indices((32, 32))
     expected = healpy.ang2vec(*wcs.wcs_pix2world(column.ravel(), row.ravel(), 0), lonlat=True)
     np.testing.assert_allclose(patch.vectors(frame_at(lon, lat)).reshape(-1, 3), expected, atol=1e-10)

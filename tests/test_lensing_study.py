@@ -15,35 +15,39 @@ import torch
 from scipy import stats
 
 from sphereml.cli import study as verb
+from sphereml.cli.experiment import show
 from sphereml.config.compose import compose
 from sphereml.errors import UserError
-from sphereml.evaluation.lensing import entries, results, study
+from sphereml.evaluation.lensing import entries, setting
 from sphereml.evaluation.lensing.chi_square import Covariance
 from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Posterior
-from sphereml.evaluation.lensing.noise import Judged, band_edges, goal_ratio, noise, noise_ratio, patch_bands
+from sphereml.evaluation.lensing.noise import Judged, goal_ratio, noise, noise_ratio, patch_bands, wide_bands
 from sphereml.evaluation.lensing.nulls import null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets
 from sphereml.evaluation.lensing.seeds import same_but_seed, seed_spread
-from sphereml.evaluation.lensing.study import run_names, settings_of
+from sphereml.evaluation.lensing.setting import run_names, settings_of
+from sphereml.evaluation.lensing.study import LensingStudy, refuse_few
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, check_calibration, edge_distance
+from sphereml.evaluation.protocol import StudyOptions
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
 from sphereml.lensing.n0 import NoiseModel
-from sphereml.lensing.patch_spectra import Bands, PatchPowers
+from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.cmb import PLANCK_2013, Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.simulate.lensing_store import LensingStore
+from sphereml.sources.lensed_patches import StoredPatches
 from sphereml.tasks import lensing as lensing_task
 from sphereml.tasks.lensing import LensingTask
-from sphereml.training.lensing_fit import fit_lensing
+from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
-from sphereml.training.patch_sources import StoredPatches
 from sphereml.training.runs import Run
 
 PATCH = FlatSky(32, 4.6875)
-MASK = torch.from_numpy(cosine_taper(32, 4.6875, 28.0))
+MASK = torch.from_numpy(cosine_taper(PATCH, 28.0))
 WORDS = [
     *("experiment=lensing_small", "patches.size=32", "patches.pixel_arcmin=4.6875", "lensing.outputs=[e,kappa]"),
     *("lensing.lmax_eb=2000", "lensing.spectra_lmax=3000", "model.width=4", "evaluation.patches=24"),
@@ -73,9 +77,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lensing_task, "load_spectra", toy_spectra)
-        patch.setattr(study, "load_spectra", toy_spectra)
+        patch.setattr(setting, "load_spectra", toy_spectra)
         configs = [compose([*WORDS, f"output={folder}", f"training.seed={seed}"]) for seed in (1, 2)]
-        yield [fit_lensing(config, FitOptions(say=lambda line: None)) for config in configs]
+        yield [fit(config, FitOptions(say=lambda line: None)) for config in configs]
 
 
 def gaussian_patches(spectrum: float, count: int, seed: int) -> torch.Tensor:
@@ -86,7 +90,7 @@ def gaussian_patches(spectrum: float, count: int, seed: int) -> torch.Tensor:
 
 def measured(response: float, noise_power: float, count: int = 400, seed: int = 0) -> Judged:
     """Of ``response kappa + noise``, kappa the same for every noise."""
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 600.0, 1000.0, 1500.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 600.0, 1000.0, 1500.0, 2000.0), MASK)
     parts = []
     for part in (0, 1):
         kappa = gaussian_patches(1.0, count, 10 + part)
@@ -143,7 +147,7 @@ def test_a_curve_passes_through_its_points():
 
 def toy_powers(omega: float, count: int, rng: np.random.Generator) -> PatchPowers:
     """True power ``omega / 0.1185`` in 4 bands, R = 0.5, and noise that grows twice as fast as the signal."""
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 600.0, 1000.0, 1500.0, 2000.0))
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 600.0, 1000.0, 1500.0, 2000.0))
     share = omega / 0.1185
     truth = share * (1 + 0.1 * rng.normal(size=(count, 4)))
     auto = 0.25 * (truth + share**2 * (1 + 0.1 * rng.normal(size=(count, 4))))
@@ -214,7 +218,8 @@ def test_null_errors_are_of_skies_and_without_enough_of_them_chi_square_has_no_p
 @pytest.mark.parametrize(("count", "alone"), [(400, False), (200, True)])
 def test_patches_of_a_drawn_sky_are_one_group_where_there_are_skies_enough(runs: list[Run], count: int, alone: bool):
     """16 of 2.5 degrees on each."""
-    patches = replace(PatchSets(LensingTask.of(runs[0].config), batch=32).drawn("test"), count=count)
+    task = LensingTask(runs[0].config)
+    patches = replace(PatchSets(task, batch=32).of("test", task.drawn()), count=count)
     groups = patches.groups
     assert (np.unique(groups, return_counts=True)[1].max() == 1) == alone and len(groups) == count
     if not alone:
@@ -230,7 +235,7 @@ def residual_patches(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def test_the_error_of_a_map_is_calibrated():
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 1000.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 1000.0, 2000.0), MASK)
     error = CalibratedError.fit(*residual_patches(150, 1), bands)
     prediction, truth = residual_patches(150, 2)
     found = check_calibration(error, prediction, truth, bands)
@@ -242,7 +247,7 @@ def test_the_error_of_a_map_is_calibrated():
 
 
 def test_seeds_come_apart_by_what_was_put_between_them():
-    bands = Bands(FlatModes(32, 4.6875 / 60), (300.0, 1000.0, 2000.0), MASK)
+    bands = PatchBands(FlatModes(PATCH), Bands.edges(300.0, 1000.0, 2000.0), MASK)
     shared = gaussian_patches(1.0, 200, 1)
     images = {f"s{seed}": shared + gaussian_patches(0.1, 200, 30 + seed) for seed in range(4)}
     powers = {name: PatchPowers.measure(bands, image, shared) for name, image in images.items()}
@@ -254,12 +259,13 @@ def test_seeds_come_apart_by_what_was_put_between_them():
 
 
 def test_bands_are_no_narrower_than_the_fundamental_multipole():
-    assert band_edges(144, 1000) == (100, 300, 500, 650, 800, 1000)
-    assert np.diff(band_edges(288, 3000)).min() >= 288
+    assert wide_bands(144, 1000) == Bands.edges(100, 300, 500, 650, 800, 1000)
+    bands = wide_bands(288, 3000)
+    assert (bands.upper - bands.lower).min() >= 288
 
 
 def test_sets_of_patches_are_fixed_and_differ(runs: list[Run]):
-    sets = PatchSets(LensingTask.of(runs[0].config), batch=16)
+    sets = PatchSets(LensingTask(runs[0].config), batch=16)
     device = torch.device("cpu")
     first, again, other = (
         next(one.batches(device)).q for one in (sets.part("test"), sets.part("test"), sets.part("validation"))
@@ -276,9 +282,9 @@ class TwoSkies:
 
 
 def test_stored_patches_are_taken_evenly_and_grouped_by_sky(runs: list[Run]):
-    task = LensingTask.of(runs[0].config)
+    task = LensingTask(runs[0].config)
     source = StoredPatches(cast(LensingStore, TwoSkies({"patches_per_sky": 20})), range(5, 7))
-    source.__dict__["patches"] = PatchSets(task).drawn("null").source.draw(40, torch.Generator().manual_seed(1))
+    source.__dict__["patches"] = task.drawn().draw(40, torch.Generator().manual_seed(1))
     patches = PatchSet(task, source, "test", 24, 16)
     assert np.unique(patches.groups, return_counts=True)[1].tolist() == [12, 12]
     kappa = torch.cat([sample.truth["kappa"] for sample in patches.batches(torch.device("cpu"))])
@@ -287,7 +293,7 @@ def test_stored_patches_are_taken_evenly_and_grouped_by_sky(runs: list[Run]):
 
 
 def test_unlensed_patches_have_no_b_and_a_kappa_beside_them(runs: list[Run]):
-    sets = PatchSets(LensingTask.of(runs[0].config), batch=24)
+    sets = PatchSets(LensingTask(runs[0].config), batch=24)
     patches = sets.unlensed()
     lensed = replace(patches, unlensed=False)
     null, full = (next(one.batches(torch.device("cpu"))) for one in (patches, lensed))
@@ -295,7 +301,8 @@ def test_unlensed_patches_have_no_b_and_a_kappa_beside_them(runs: list[Run]):
 
 
 def test_a_study_measures_everything(runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    report = verb.study_runs(runs, tmp_path, lambda line: None)
+    show(LensingStudy(runs, StudyOptions(lambda line: None)).measure(), tmp_path)
+    report = tmp_path / "report.html"
     content = json.loads((tmp_path / "lensing.json").read_text())
     ensemble = "mean of 2 resunet_small"
     assert list(content["models"]) == ["resunet_small-s1", "resunet_small-s2", "qe_naive", "qe_eb", "qe_mv", ensemble]
@@ -352,10 +359,10 @@ def test_runs_without_kappa_and_too_few_patches_are_refused(runs: list[Run]):
         settings_of([Run(runs[0].folder, replace(config, lensing=replace(config.lensing, outputs=["e"])))])
     few = Run(runs[0].folder, replace(config, evaluation=replace(config.evaluation, patches=6)))
     with pytest.raises(UserError, match=r"raise evaluation\.patches"):
-        results.measure_runs([few], lambda line: None)
+        LensingStudy([few], StudyOptions(lambda line: None)).measure()
     curved = replace(config, lensing=replace(config.lensing, simulator="curved", test_skies=1))
     with pytest.raises(UserError, match=r"raise lensing\.test_skies"):
-        results.refuse_few(curved)
+        refuse_few(curved)
 
 
 def test_too_few_patches_are_refused_before_anything_is_trained(tmp_path: Path):
@@ -367,4 +374,4 @@ def test_too_few_patches_are_refused_before_anything_is_trained(tmp_path: Path):
 
 
 def test_bands_of_an_experiment_end_where_its_spectra_do(runs: list[Run]):
-    assert patch_bands(LensingTask.of(runs[0].config), "e").edges[-1] == 2000
+    assert patch_bands(LensingTask(runs[0].config), "e").edges[-1] == 2000

@@ -14,17 +14,13 @@ from sphereml.config.compose import compose
 from sphereml.errors import UserError
 from sphereml.patches.taper import cosine_taper
 from sphereml.simulate.flat_lensing import LensedPatches
-from sphereml.tasks.lensing import LensingTask
-from sphereml.training.lensing_fit import (
-    PatchLoss,
-    Sampler,
-    batch_seed,
-    build_lensing_network,
-    fit_lensing,
-    predict_standardized,
-)
+from sphereml.sky.plane import SquareGrid
+from sphereml.sources.batch import Batch, batch_seed
+from sphereml.sources.lensed_patches import sky_split
+from sphereml.tasks.lensing import LensingTask, Sampler
+from sphereml.tasks.losses import PatchLoss
+from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
-from sphereml.training.patch_sources import sky_split
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +29,15 @@ def _toy(monkeypatch):
 
 
 def task_of(*overrides: str) -> LensingTask:
-    return LensingTask(lensing_config(*overrides), toy_spectra())
+    return LensingTask(lensing_config(*overrides), spectra=toy_spectra())
+
+
+def sampler_of(task: LensingTask) -> Sampler:
+    return Sampler(task, task.patches("train"))
+
+
+def costs(loss: PatchLoss, prediction: torch.Tensor, batch: Batch) -> float:
+    return float(loss(prediction, batch)[0])
 
 
 def test_a_patch_is_observed_with_beam_noise_and_mask():
@@ -61,33 +65,32 @@ def test_a_patch_is_observed_with_beam_noise_and_mask():
 
 
 def test_taper_is_one_inside_and_symmetric():
-    taper = cosine_taper(32, 4.6875, 28.0)
+    taper = cosine_taper(SquareGrid(32, 4.6875), 28.0)
     assert taper[8:-8, 8:-8].min() == 1 and taper[0, 0] < 0.02
     assert np.array_equal(taper, taper.T) and np.allclose(taper, taper[::-1])
     with pytest.raises(UserError, match=r"lensing\.taper"):
-        cosine_taper(32, 4.6875, 80.0)
+        cosine_taper(SquareGrid(32, 4.6875), 80.0)
 
 
 def test_an_untrained_physical_network_is_the_estimator():
     task = task_of("lensing.outputs=[kappa]")
-    sampler = Sampler.of(task, "train")
-    scaling = task.fit_scaling(sampler.draw(1, 64))
+    sampler = sampler_of(task)
+    scaling = task.scaling_of(sampler.draw(1, 64))
     sample = sampler.draw(2, 64)
     batch = task.batch(sample, scaling)
-    network = build_lensing_network(task.config, task).eval()
-    prediction = predict_standardized(network, batch, task)[..., 0]
-    assert torch.equal(prediction, batch.base[..., 0])
-    nothing = PatchLoss(None)(torch.zeros_like(batch.target), batch)
-    assert PatchLoss(None)(prediction[..., None], batch) < nothing
+    network = task.network(scaling, nside=0).eval()
+    prediction = task.combine(batch, network(batch.features, batch.domain), scaling)
+    assert torch.equal(prediction, batch.base)
+    assert costs(PatchLoss(), prediction, batch) < costs(PatchLoss(), torch.zeros_like(batch.target), batch)
     assert 0.3 < scaling.base_slope[0] < 3
 
 
 @pytest.mark.parametrize("form", ["plain", "physical"])
 def test_features_and_targets_are_standardized(form):
     task = task_of(f"model.form={form}", "lensing.outputs=[e,kappa,q,u]")
-    sampler = Sampler.of(task, "train")
+    sampler = sampler_of(task)
     sample = sampler.draw(1, 64)
-    batch = task.batch(sample, task.fit_scaling(sample))
+    batch = task.batch(sample, task.scaling_of(sample))
     assert batch.features.shape == (64, 32, 32, task.features.count)
     assert batch.target.shape == batch.base.shape == (64, 32, 32, 4)
     assert batch.features.mean((0, 1, 2)).abs().max() < 1e-3
@@ -96,7 +99,7 @@ def test_features_and_targets_are_standardized(form):
 
 
 def test_samples_are_a_function_of_the_seed():
-    sampler = Sampler.of(task_of(), "train")
+    sampler = sampler_of(task_of())
     one, same, other = (sampler.draw(batch_seed(1, 0, epoch, 5), 4) for epoch in (0, 0, 1))
     assert torch.equal(one.q, same.q) and not torch.equal(one.q, other.q)
 
@@ -104,13 +107,14 @@ def test_samples_are_a_function_of_the_seed():
 def test_fourier_loss_counts_every_mode_by_its_own_power():
     """Predicting nothing costs one in the mean whatever the spectrum; the pixel loss is the share of variance."""
     task = task_of("lensing.loss=fourier", "lensing.taper=40", "lensing.outputs=[kappa]", "model.form=plain")
-    sampler = Sampler.of(task, "train")
-    scaling = task.fit_scaling(sampler.draw(1, 64))
+    sampler = sampler_of(task)
+    scaling = task.scaling_of(sampler.draw(1, 64))
     batch = task.batch(sampler.draw(2, 256), scaling)
     nothing = torch.zeros_like(batch.target)
-    assert float(PatchLoss(None)(nothing, batch)) == pytest.approx(1, rel=0.1)
-    assert 0.2 < float(PatchLoss.of(task, scaling)(nothing, batch)) < 1.5
-    assert float(PatchLoss.of(task, scaling)(batch.target, batch)) == 0
+    fourier = task.loss(scaling)
+    assert costs(PatchLoss(), nothing, batch) == pytest.approx(1, rel=0.1)
+    assert 0.2 < float(fourier(nothing, batch)[0]) < 1.5
+    assert float(fourier(batch.target, batch)[0]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +125,17 @@ def place(tmp_path_factory):
 def test_a_training_that_was_interrupted_ends_the_same(place):
     """Stopped after the first epoch and gone on with: the same weights to the last bit; averaged ones too."""
     settings = [f"output={place / 'whole'}", "training.average_from=0.4", "training.schedule=plateau"]
-    whole = fit_lensing(lensing_config(*settings), FitOptions(say=lambda line: None))
+    whole = fit(lensing_config(*settings), FitOptions(say=lambda line: None))
     config = lensing_config(f"output={place / 'parts'}", *settings[1:])
 
     def stop(line: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_lensing(config, FitOptions(say=stop))
+        fit(config, FitOptions(say=stop))
     with pytest.raises(UserError, match="--resume"):
-        fit_lensing(config, FitOptions())
-    parts = fit_lensing(config, FitOptions(resume=True, say=lambda line: None))
+        fit(config, FitOptions())
+    parts = fit(config, FitOptions(resume=True, say=lambda line: None))
     assert parts.manifest()["weights_sha256"] == whole.manifest()["weights_sha256"]
 
 
@@ -177,10 +181,10 @@ def test_skies_are_split_in_order():
     config = compose(
         ["experiment=lensing_quick", "lensing.skies=10", "lensing.validation_skies=2", "lensing.test_skies=3"]
     )
-    split = sky_split(config)
+    split = sky_split(config.lensing)
     assert [list(split[part]) for part in ("train", "validation", "test")] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
     with pytest.raises(UserError, match="each part needs a sky"):
-        sky_split(replace(config, lensing=replace(config.lensing, skies=5)))
+        sky_split(replace(config.lensing, skies=5))
 
 
 def test_finished_runs_are_compared_and_nothing_else(place, capsys):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index, alm_size, synthesis
 from sphereml.templates.marginalization import clean_component, marginalize, power_left, save, signal_loss
 
 NSIDE, LMAX = 32, 64
 NPIX = 12 * NSIDE**2
-BANDS = {"low": (2, 15), "r50": (14.4, 100), "beyond": (200, 300)}
+BANDS = Bands(low=(2, 15), r50=(14.4, 100), beyond=(200, 300))
 
 
 def gaussian_sky(rng: np.random.Generator, slope: float, amplitude: float = 1.0) -> np.ndarray:

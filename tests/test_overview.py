@@ -14,6 +14,7 @@ from sphereml.data.splits import read_split
 from sphereml.data.store import Sky, write_store
 from sphereml.evaluation.overview import draw_profile, render
 from sphereml.evaluation.store_summary import summarize_store
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut
 
@@ -27,12 +28,9 @@ def made_sky() -> Sky:
     return Sky(
         grid=GRID,
         inputs=gas,
-        total=None,
-        target=gas.sum(axis=1),
-        target_unit="uK_RJ",
-        input_unit="K",
-        total_unit="",
-        channels=tuple(f"{v:+.2f} km/s" for v in np.arange(-10.0, 20.0, 5.0)),
+        targets=gas.sum(axis=1, keepdims=True),
+        input_fields=tuple(Field(f"{v:+.2f} km/s", "K") for v in np.arange(-10.0, 20.0, 5.0)),
+        target_fields=(Field("dust", "uK_RJ"),),
         velocity=np.arange(-10.0, 20.0, 5.0),
         components={"mask": (~latitude_cut(GRID, -10, 10)).astype(np.float32)},
         component_units={"mask": ""},
@@ -85,7 +83,7 @@ def test_the_profile_spans_the_context_and_marks_the_used_range(store):
 
 
 def test_a_store_without_velocities_or_mask_has_a_page(tmp_path):
-    sky = replace(made_sky(), velocity=None, components={}, channels=tuple("abcdef"))
+    sky = replace(made_sky(), velocity=None, components={}, input_fields=tuple(Field(name, "K") for name in "abcdef"))
     text = render(summarize_store(write_store(tmp_path / "plain.zarr", sky)))
     assert text.count("data:image/png;base64,") == 6
 

@@ -106,7 +106,7 @@ def test_pixel_centres_are_those_of_the_fits_tan_projection(lon: float, lat: flo
     patch = GnomonicPatch(size=9, pixel_arcmin=100.0)
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = [lon, lat], [5.0, 5.0], [patch.pixel_deg, patch.pixel_deg]
+    wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = [lon, lat], [5.0, 5.0], [patch.pixel_arcmin / 60] * 2
     turn = np.radians(angle)  # position angle from north through east
     wcs.wcs.pc = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
     row, column = np.indices((9, 9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import healpy
@@ -18,9 +19,10 @@ from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.rotations import frame_at
-from sphereml.templates.prediction import Predictor
-from sphereml.training.fit import fit_run
+from sphereml.tasks.dust import DustTask
+from sphereml.training.fit import fit_task
 from sphereml.training.lifecycle import FitOptions
+from sphereml.training.predictor import Predictor
 from sphereml.training.runs import Run
 
 SETTINGS = [
@@ -41,7 +43,8 @@ def trained(sky32: Sky, split32: Split, tmp_path_factory) -> Callable[[str], Run
     def train(model: str) -> Run:
         if model not in runs:
             config = compose([f"model={model}", *SETTINGS, "training.learning_rate=0.02", f"output={folder}"])
-            runs[model] = fit_run(config, sky32, split32, FitOptions(say=lambda _: None))
+            task = DustTask(config, lambda _: None, sky32, split32)
+            runs[model] = fit_task(task, FitOptions(say=lambda _: None))
         return runs[model]
 
     return train
@@ -64,17 +67,23 @@ def copied(run: Run, folder: Path, weights: dict[str, torch.Tensor]) -> Run:
     return copy
 
 
+def full_sky(run: Run, sky: Sky, tile_side: int = 256) -> tuple[np.ndarray, float | None]:
+    """The one predicted map ``(npix,)`` and its seam."""
+    prediction = Predictor(run, tile_side=tile_side).sphere(sky)
+    assert prediction.values.shape == (sky.grid.npix, 1) and prediction.values.dtype == np.float32
+    return prediction.values[:, 0], prediction.seam
+
+
 @pytest.mark.parametrize("model", NETWORKS)
 def test_what_is_saved_predicts_the_same(trained, sky32, model):
     run = trained(model)
     reopened = Run.open(run.folder)
     assert reopened.config == run.config
-    one, two = (Predictor(each, sky32).sphere() for each in (run, reopened))
-    np.testing.assert_array_equal(one.values, two.values)
-    assert one.values.shape == (sky32.grid.npix,) and one.values.dtype == np.float32
-    assert (one.seam is None) == (run.config.model.domain != "flat")
+    (one, seam), (two, _) = (full_sky(each, sky32) for each in (run, reopened))
+    np.testing.assert_array_equal(one, two)
+    assert (seam is None) == (run.config.model.domain != "flat")
     # Learnt or not, it is the dust's unit and order of magnitude.
-    assert np.corrcoef(one.values, sky32.target)[0, 1] > 0 or "plain" in model
+    assert np.corrcoef(one, sky32.target)[0, 1] > 0 or "plain" in model
 
 
 @pytest.mark.parametrize("model", ["unet_flat", "unet_sphere", "gain_flat", "gain_sphere"])
@@ -85,9 +94,9 @@ def test_an_idle_network_is_its_first_guess(trained, sky32, split32, tmp_path, m
     joined = run.config.training.join_validation
     pixels = split32.train | split32.validation if joined else split32.train
     guess = design @ np.linalg.lstsq(design[pixels], sky32.target[pixels].astype(float), rcond=None)[0]
-    prediction = Predictor(run, sky32).sphere()
-    np.testing.assert_allclose(prediction.values, guess, rtol=2e-5, atol=1e-5)
-    assert not prediction.seam
+    values, seam = full_sky(run, sky32)
+    np.testing.assert_allclose(values, guess, rtol=2e-5, atol=1e-5)
+    assert not seam
 
 
 @pytest.mark.parametrize("model", ["unet_flat_plain", "unet_sphere_plain"])
@@ -95,20 +104,20 @@ def test_a_constant_output_stays_constant(trained, sky32, tmp_path, model):
     """The partition of unity adds up to one, and the units come back."""
     run = idle(trained(model), tmp_path / "idle", bias=1.5)
     scaling = run.scaling()
-    prediction = Predictor(run, sky32).sphere()
-    np.testing.assert_allclose(prediction.values, scaling["target_mean"] + 1.5 * scaling["target_std"], rtol=1e-6)
+    values, _ = full_sky(run, sky32)
+    np.testing.assert_allclose(values, scaling["target_mean"][0] + 1.5 * scaling["target_std"][0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["linear", "unet_sphere"])
 def test_spherical_models_are_projected_to_patches(trained, sky32, model):
     run = trained(model)
     frames = frame_at(np.array([30.0, 200.0]), np.array([-50.0, -35.0]), np.array([10.0, 250.0]))
-    predictor = Predictor(run, sky32)
-    sphere = predictor.sphere().values
+    predictor = Predictor(run)
+    sphere = predictor.sphere(sky32).values
     vectors = GnomonicPatch(16, 93.6).vectors(frames)
     theta, phi = healpy.vec2ang(vectors.reshape(-1, 3))
-    expected = healpy.get_interp_val(sphere.astype(float), theta, phi, nest=True).reshape(vectors.shape[:-1])
-    np.testing.assert_allclose(predictor.patches(frames, sphere), expected, rtol=1e-5)
+    expected = healpy.get_interp_val(sphere[:, 0].astype(float), theta, phi, nest=True).reshape(vectors.shape[:-1])
+    np.testing.assert_allclose(predictor.patches(frames, sphere, sky32)[..., 0], expected, rtol=1e-5)
 
 
 def test_flat_patches_agree_with_their_stitched_sky(trained, sky32, tmp_path):
@@ -119,11 +128,11 @@ def test_flat_patches_agree_with_their_stitched_sky(trained, sky32, tmp_path):
     weights["output.kernel"] += 0.1
     run = copied(trained("gain_flat"), tmp_path / "pointwise", weights)
     frames = frame_at(np.array([30.0, 200.0]), np.array([-50.0, -35.0]), np.array([10.0, 250.0]))
-    predictor = Predictor(run, sky32)
-    prediction = predictor.sphere()
-    guess = Predictor(idle(run, tmp_path / "idle"), sky32).sphere().values
-    on_sky = [sample_patches(values, frames, GnomonicPatch(16, 93.6)) for values in (prediction.values, guess)]
-    own = predictor.patches(frames, prediction.values) - on_sky[1]
+    predictor = Predictor(run)
+    prediction = predictor.sphere(sky32)
+    guess, _ = full_sky(idle(run, tmp_path / "idle"), sky32)
+    on_sky = [sample_patches(values, frames, GnomonicPatch(16, 93.6)) for values in (prediction.values[:, 0], guess)]
+    own = predictor.patches(frames, prediction.values, sky32)[..., 0] - on_sky[1]
     stitched = on_sky[0] - on_sky[1]
     assert own.shape == (2, 16, 16)
     # Pixels of 94' and 110' smooth the corrections in two ways; a mirrored or turned patch would correlate at zero.
@@ -131,15 +140,25 @@ def test_flat_patches_agree_with_their_stitched_sky(trained, sky32, tmp_path):
     assert prediction.seam is not None and 0 < prediction.seam < 0.5
 
 
-def test_another_sky_is_refused(trained):
-    with pytest.raises(UserError, match="trained at Nside 32, the sky has 16"):
-        Predictor(trained("linear"), synthetic_sky(16))
-    with pytest.raises(UserError, match="trained on 4 channels"):
-        Predictor(trained("unet_sphere"), synthetic_sky(32, channels=5)).sphere()
+def test_another_sky_is_predicted_and_said_in_the_header(trained):
+    other = replace(synthetic_sky(16), provenance={"kind": "other"})
+    for model in ("linear", "unet_sphere", "unet_flat"):
+        maps = trained(model).predict(other)
+        assert maps.nside == 16 and maps.fields == other.target_fields and maps.header["other_data"] is True
+        assert np.corrcoef(maps["dust"], other.target)[0, 1] > 0.5
+
+
+def test_a_sky_of_other_channels_is_refused(trained):
+    with pytest.raises(UserError, match="trained on 4 channels, not 5"):
+        trained("unet_sphere").predict(synthetic_sky(32, channels=5))
+    sky = synthetic_sky(32)
+    kelvin = replace(sky, input_fields=tuple(replace(one, unit="K") for one in sky.input_fields))
+    with pytest.raises(UserError, match=r"gas 0 is a field of spin 0 in K; the model was trained on .* in cm\^-2"):
+        trained("unet_sphere").predict(kelvin)
 
 
 @pytest.mark.parametrize("name", ["unet_sphere", "unet_oriented", "gain_sphere"])
 def test_prediction_by_tiles_is_the_same(name, trained, sky32, tolerance):
     run = trained(name)
-    whole, tiled = (Predictor(run, sky32, tile_side=side).sphere().values for side in (256, 16))
+    whole, tiled = (full_sky(run, sky32, tile_side=side)[0] for side in (256, 16))
     assert np.abs(tiled - whole).max() < tolerance(torch.float32, "network") * whole.std()

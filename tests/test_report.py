@@ -2,15 +2,20 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sphereml.errors import UserError
-from sphereml.evaluation.report import write_report
+from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.plotting import maps, scatter, spectra, style
 
 VOID = {"meta", "img", "br"}
+
+
+def report(folder: Path) -> Path:
+    return Comparison.load(folder).report(folder)
 
 
 def model(domain: str, r50: float, r150: float | None, **more) -> dict:
@@ -88,7 +93,7 @@ class Page(HTMLParser):
 
 
 def test_report_is_one_self_contained_file(folder):
-    path = write_report(folder)
+    path = report(folder)
     text = path.read_text()
     page = Page(text)
     assert path == folder / "report.html"
@@ -99,7 +104,7 @@ def test_report_is_one_self_contained_file(folder):
 
 
 def test_report_shows_every_number(folder):
-    words = " ".join(" ".join(Page(write_report(folder).read_text()).words).split())
+    words = " ".join(" ".join(Page(report(folder).read_text()).words).split())
     for shown in (
         "0.950 ± 0.003",
         "0.910",
@@ -124,7 +129,7 @@ def test_minimal_comparison_is_enough(tmp_path):
         "models": {"linear": model("none", 0.8, None)},
     }
     (tmp_path / "comparison.json").write_text(json.dumps(minimal))
-    words = " ".join(Page(write_report(tmp_path).read_text()).words)
+    words = " ".join(Page(report(tmp_path).read_text()).words)
     assert "0.800" in words and "not resolved" in words
     assert "Figures" not in words and "marginalization" not in words
 
@@ -145,15 +150,15 @@ def test_bad_comparison_is_refused(tmp_path, content, says):
     if content is not None:
         (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(UserError, match=says):
-        write_report(tmp_path)
+        report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
 def test_broken_figure_is_refused_and_the_old_report_kept(folder):
-    before = write_report(folder).read_bytes()
+    before = report(folder).read_bytes()
     (folder / "figures" / "cut.png").write_bytes(b"")
     with pytest.raises(UserError, match="no PNG"):
-        write_report(folder)
+        report(folder)
     assert (folder / "report.html").read_bytes() == before
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
     band_mean,
-    bin_spectrum,
-    clip_band,
+    band_power,
     correlation,
     cross_spectrum,
     fsky,
@@ -89,20 +89,20 @@ def test_white_noise_keeps_its_level_in_bins():
     rng = np.random.default_rng(4)
     alm = rng.standard_normal((1000, alm_size(LMAX))) + 1j * rng.standard_normal((1000, alm_size(LMAX)))
     alm[:, : LMAX + 1] = np.sqrt(2) * alm[:, : LMAX + 1].real  # m = 0 is real; every mode has variance 2
-    centre, power = bin_spectrum(cross_spectrum(alm, alm, LMAX), np.array([2, 10, 33]))
+    bands = Bands.edges(2, 10, 33)
+    power = band_power(cross_spectrum(alm, alm, LMAX), bands)
     np.testing.assert_allclose(power.mean(axis=0), 2.0, rtol=0.02)  # 4 standard errors of 96000 modes in the lower bin
-    assert centre[0] == pytest.approx(np.average(np.arange(2, 10), weights=2 * np.arange(2, 10) + 1))
+    assert bands.centers[0] == pytest.approx(np.average(np.arange(2, 10), weights=2 * np.arange(2, 10) + 1))
 
 
 def test_bands_are_half_open_and_clipped():
-    r = np.arange(33.0)
-    assert band_mean(r, 14.4, 17) == 15.5
-    assert clip_band(14.4, 100, 32) == (14.4, 33.0)
-    assert band_mean(r, *clip_band(14.4, 100, 32)) == pytest.approx(np.arange(15, 33).mean())
-    assert clip_band(100, 200, 32) is None
-    assert clip_band(32.5, 40, 32) is None
-    with pytest.raises(ValueError, match="band"):
-        band_mean(r, 20, 40)
+    r, bands = np.arange(33.0), Bands(narrow=(14.4, 17), wide=(14.4, 100), above=(100, 200), between=(32.5, 40))
+    assert bands.clipped(32) == Bands(narrow=(14.4, 17), wide=(14.4, 33))
+    np.testing.assert_allclose(band_mean(r, bands.clipped(32)), [15.5, np.arange(15, 33).mean()])
+    assert band_mean(r, bands.clipped(10)).shape == band_power(r, bands.clipped(10)).shape == (0,)
+    for measure in (band_mean, band_power):
+        with pytest.raises(ValueError, match="band 20-40"):
+            measure(r, Bands.edges(20, 40))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sphereml.data.prepare import prepare_healpix
 from sphereml.data.splits import Split, build_split, read_split, write_split
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring
@@ -32,7 +33,7 @@ def make_sky(grid: HealpixGrid = GRID) -> Sky:
     """Dust that grows towards the plane."""
     _, lat = grid.lonlat()
     dust = np.exp(-np.abs(lat) / 20).astype(np.float32)
-    return Sky(grid, dust[:, None], None, dust, "uK_RJ", "cm^-2", "", ("column",))
+    return Sky(grid, dust[:, None], dust[:, None], (Field("column", "cm^-2"),), (Field("dust", "uK_RJ"),))
 
 
 SKY = make_sky()

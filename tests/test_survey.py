@@ -27,6 +27,7 @@ from sphereml.harmonics.filters import butterworth, gaussian_beam, multiply, rot
 from sphereml.harmonics.pixel_window import pixel_window
 from sphereml.harmonics.spectra import spectrum
 from sphereml.harmonics.transforms import alm_index, alm_size, synthesis
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
@@ -118,7 +119,8 @@ def test_tables_come_back_to_the_last_bit(tmp_path):
     sky = open_store(prepare_survey(archive(tmp_path, cube=cube)))
     np.testing.assert_array_equal(sky.inputs, SKY.channels(16, CENTRES).astype(np.float32))
     np.testing.assert_allclose(sky.velocity, CENTRES)
-    assert (sky.input_unit, sky.target_unit) == ("K", "uK_RJ") and sky.channels[3] == f"{CENTRES[3]:+.2f} km/s"
+    assert (sky.input_unit, sky.target_fields) == ("K", (Field("target", "uK_RJ"),))
+    assert sky.input_fields[3].name == f"{CENTRES[3]:+.2f} km/s"
     assert len(sky.provenance["files"]) == 5 and all(v.startswith("sampled:") for v in sky.provenance["files"].values())
     assert not list((tmp_path / "stores").glob(".*"))
 
@@ -291,7 +293,7 @@ def test_units_are_converted(tmp_path):
     assert conversion_factor("mK", "K") == 1e-3
     source = random_channels(count=2)
     sky = prepare(tmp_path, config_for(source), source, convert_to="MJy/sr", frequency_ghz=545.0)
-    assert sky.target_unit == "MJy/sr"
+    assert sky.target_fields[0].unit == "MJy/sr"
     np.testing.assert_allclose(sky.target, source.maps[0] * conversion_factor("uK_RJ", "MJy/sr", 545.0), rtol=1e-5)
 
 

@@ -14,8 +14,9 @@ import torch
 from fixtures_cli import GALAXY, PATCHES, Outcome, Place, done, sphereml
 
 from sphereml.config.compose import compose
-from sphereml.training.regression import MapRegression
-from sphereml.training.runs import Run, file_sha256, find_runs
+from sphereml.data.fits_files import file_checksum
+from sphereml.training.regression import Regression
+from sphereml.training.runs import Run, find_runs
 
 SMALL = ["data.galaxy.nside=16" if "nside" in word else word for word in GALAXY]
 STEPS = 2
@@ -64,14 +65,14 @@ class Interrupted:
         self.patch, self.at = monkeypatch, at
 
     def __enter__(self) -> None:
-        step = MapRegression.training_step
+        step = Regression.training_step
 
-        def interrupted(module: MapRegression, *batch: object) -> torch.Tensor:
+        def interrupted(module: Regression, *batch: object) -> torch.Tensor:
             if module.global_step == self.at:
                 raise KeyboardInterrupt
             return step(module, *batch)  # type: ignore[arg-type]
 
-        self.patch.setattr(MapRegression, "training_step", interrupted)
+        self.patch.setattr(Regression, "training_step", interrupted)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
@@ -83,7 +84,7 @@ def test_the_seed_alone_decides(train, tmp_path, model):
         assert train(model, *words, output=output).code == 0
     one, two, other = (the_run(tmp_path / output) for output in ("one", "two", "other"))
     assert one.folder.name == two.folder.name and one.folder.name != other.folder.name
-    assert file_sha256(one.weights_path) == file_sha256(two.weights_path)
+    assert file_checksum(one.weights_path) == file_checksum(two.weights_path)
     assert not same_weights(one, other)
 
 
@@ -99,7 +100,7 @@ def test_resumed_is_bit_identical(train, tmp_path, monkeypatch, model, at):
     assert outcome.code == 130
     assert outcome.err.count("\n") == 1 and "--resume" in outcome.err
     folder = next((tmp_path / "runs" / "test").iterdir())
-    assert not (folder / "weights.safetensors").exists()
+    assert not (folder / "model.safetensors").exists()
     refused = train(model)
     assert "unfinished" in refused.refusal and "--resume" in refused.refusal
     resumed = train(model, "--resume")
@@ -165,10 +166,10 @@ def test_overwrite_restarts_an_unfinished_run(train, tmp_path, monkeypatch):
 def test_the_best_epoch_is_exported(train, tmp_path, monkeypatch):
     losses = [0.5, 0.1, 0.9]
 
-    def validation_step(module: MapRegression, *_: object) -> None:
+    def validation_step(module: Regression, *_: object) -> None:
         module.log("val_loss", losses[module.current_epoch], batch_size=1)
 
-    monkeypatch.setattr(MapRegression, "validation_step", validation_step)
+    monkeypatch.setattr(Regression, "validation_step", validation_step)
     assert train("unet_sphere", output="three").code == 0
     assert train("unet_sphere", "training.epochs=2", output="two").code == 0
     assert train("unet_sphere", "training.epochs=1", output="one").code == 0
@@ -178,10 +179,10 @@ def test_the_best_epoch_is_exported(train, tmp_path, monkeypatch):
 
 
 def test_training_stops_when_nothing_improves(train, tmp_path, monkeypatch):
-    def validation_step(module: MapRegression, *_: object) -> None:
+    def validation_step(module: Regression, *_: object) -> None:
         module.log("val_loss", 1.0 + module.current_epoch, batch_size=1)
 
-    monkeypatch.setattr(MapRegression, "validation_step", validation_step)
+    monkeypatch.setattr(Regression, "validation_step", validation_step)
     outcome = train("unet_sphere", "training.epochs=9", "training.patience=2")
     assert outcome.code == 0 and outcome.out.count("epoch") == 3
     assert the_run(tmp_path / "runs").manifest()["best_epoch"] == 0
@@ -193,8 +194,8 @@ def test_the_folder_is_complete(train, tmp_path):
     manifest = run.manifest()
     assert manifest["complete"] is True
     assert {"code", "python", "torch", "seed", "data", "nside", "seconds_train", "epochs"} <= manifest.keys()
-    assert manifest["weights_sha256"] == file_sha256(run.weights_path)
-    assert manifest["scaling_sha256"] == file_sha256(run.scaling_path)
+    assert manifest["weights_sha256"] == file_checksum(run.weights_path)
+    assert manifest["scaling_sha256"] == file_checksum(run.scaling_path)
     assert manifest["data"]["seed"] == compose(SMALL).data.galaxy.seed
     assert manifest["nside"] == 16 and manifest["seed"] == 1
     json.loads(run.scaling_path.read_text())
@@ -203,15 +204,18 @@ def test_the_folder_is_complete(train, tmp_path):
         assert len([row for row in rows if row[column]]) == 3, column
         assert all(np.isfinite(float(row[column])) for row in rows if row[column])
     assert list((run.folder / "logs" / "tensorboard").glob("events.out.tfevents.*"))
-    assert {"best.ckpt", "last.ckpt"} <= {path.name for path in run.checkpoints.iterdir()}
-    assert Run.of(run.config).folder == run.folder, "config.yaml leads back to its folder"
+    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} == {path.name for path in run.checkpoints.iterdir()}
+    assert Run.of(run.config).folder == run.folder, "config.json leads back to its folder"
+    card = (run.folder / "README.md").read_text()
+    assert "unet on flat" in card and "galaxy, seed" in card and "dust_demo" not in card
 
 
 def test_the_folder_is_named_by_the_configuration():
     def folder(*words: str) -> Path:
         return Run.of(compose(["experiment=dust_demo", *words])).folder
 
-    assert folder("output=a").name == folder("output=b", "data.stores=c", "data.folder=d", "models=[linear]").name
+    same = ["output=b", "data.stores=c", "data.folder=d", "models=[linear]", "evaluation.patches=5"]
+    assert folder("output=a").name == folder(*same, "training.threads=3").name
     assert folder("output=a").parent == Path("a/demo")
     changes = [
         "training.seed=2",
@@ -221,7 +225,7 @@ def test_the_folder_is_named_by_the_configuration():
         "loss.l1=2",
         "patches.size=32",
     ]
-    changes += ["bands.r50=[15, 99]", "evaluation.patches=5", "training.learning_rate=0.5", "model=linear"]
+    changes += ["bands.r50=[15, 99]", "training.learning_rate=0.5", "model=linear"]
     names = [folder(), *(folder(change) for change in changes)]
     assert len({path.name.split("-")[-1] for path in names}) == len(names)
 

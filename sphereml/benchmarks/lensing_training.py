@@ -17,16 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphereml.benchmarks.reconstruction import synthetic_spectra
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.tasks import is_used
 from sphereml.errors import UserError
-from sphereml.models.networks import Network
-from sphereml.tasks.lensing import LensingScaling, LensingTask
-from sphereml.training.lensing_fit import (
-    PatchLoss,
-    Sampler,
-    build_lensing_network,
-    predict_standardized,
-)
-from sphereml.training.optimization import Regression, allow_tf32
+from sphereml.sources.batch import Source
+from sphereml.tasks.lensing import LensingTask, Sampler
+from sphereml.training.regression import Regression, allow_tf32
 
 # 1e12 dense operations a second (NVIDIA's data sheets).
 _PEAKS = {
@@ -53,7 +48,7 @@ class TrainingBenchmark:
         Raises:
             UserError: the experiment is not of lensing.
         """
-        if self.config.task != "lensing":
+        if not is_used(self.config.task, "lensing"):
             raise UserError(f"the experiment {self.config.name} is of {self.config.task}", "name one of lensing")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         called = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
@@ -85,10 +80,8 @@ class TrainingBenchmark:
 class _Step:
     """One training step; calling it gives the seconds of drawing and of everything."""
 
-    sampler: Sampler
-    scaling: LensingScaling
-    network: Network
-    loss: PatchLoss
+    module: Regression
+    source: Source
     optimizer: torch.optim.Optimizer
     batch: int
     device: torch.device
@@ -97,22 +90,23 @@ class _Step:
     @classmethod
     def of(cls, config: ExperimentConfig, batch: int, device: torch.device) -> _Step:
         flat = replace(config, lensing=replace(config.lensing, simulator="flat"))
-        task = LensingTask(flat, synthetic_spectra(flat.lensing.spectra_lmax))
-        sampler = Sampler.of(task, "train")
-        scaling = task.fit_scaling(sampler.draw(0, batch, device))
-        network = build_lensing_network(flat, task).to(device)
-        optimizer: Any = Regression(network, flat.training).configure_optimizers()["optimizer"]
-        return cls(sampler, scaling, network, PatchLoss.of(task, scaling), optimizer, batch, device)
+        task = LensingTask(flat, spectra=synthetic_spectra(flat.lensing.spectra_lmax))
+        scaling = task.scaling_of(Sampler(task, task.patches("train")).draw(0, batch, device))
+        sources = task.sources(scaling)
+        module = Regression(task.network(scaling, nside=0).to(device), task, scaling, sources)
+        optimizer: Any = module.configure_optimizers()["optimizer"]
+        return cls(module, sources["train"], optimizer, batch, device)
 
     def __call__(self, precision: str = "float32") -> tuple[float, float]:
-        start = self._now()
+        start, module = self._now(), self.module
         self.seed += 1
         with torch.no_grad():
-            batch = self.sampler.task.batch(self.sampler.draw(self.seed, self.batch, self.device), self.scaling)
+            batch = self.source.batch(self.seed, self.batch, self.device)
         drawn = self._now()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            prediction = predict_standardized(self.network, batch, self.sampler.task)
-        self.loss(prediction.float(), batch).backward()
+            output = module.network(batch.features, batch.domain)
+        prediction = module.task.combine(batch, output, module.scaling)
+        module.loss(prediction.float(), batch)[0].backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return drawn - start, self._now() - start

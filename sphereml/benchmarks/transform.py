@@ -25,15 +25,16 @@ import torch
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 from sphereml.domains import HealpixSky
+from sphereml.domains.channels import Channels
 from sphereml.harmonics.autograd import SphericalTransform, analysis
 from sphereml.harmonics.rings import alm_size, ring_geometry, threads
 from sphereml.models.networks import options
 from sphereml.models.unet import UNet
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.regions import Region
+from sphereml.sources.batch import Batch
 from sphereml.tasks.losses import CorrelationLoss, resolved_bands
-from sphereml.training.batches import Batch
-from sphereml.training.regression import standardized_prediction
+from sphereml.tasks.protocol import add_gains
 
 _TORCH_ON_CPU = 2_000_000  # pixels in all above which the torch transform is left out where there is no GPU
 
@@ -160,20 +161,21 @@ def _step_and_loss(config: ExperimentConfig, domain: HealpixSky) -> dict[str, Ca
     """A training step on random fields, and its loss alone."""
     model = config.model
     batch = _random_batch(config, domain)
-    outputs = batch.gain.shape[-1]
+    assert batch.gains is not None
+    outputs = batch.gains.shape[-1]
     network = UNet(domain, batch.features.shape[-1], outputs, zero_output=True, **options(model))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, foreach=True)
     loss = CorrelationLoss.of(config.loss, resolved_bands(config.bands, domain.nside))
 
     def step() -> None:
         optimizer.zero_grad()
-        prediction = standardized_prediction(network, batch, model.gain_limit, model.input_noise)
-        loss(prediction, batch.target, batch.weight, domain)[0].backward()
+        features = batch.features + model.input_noise * torch.randn_like(batch.features)
+        loss(add_gains(batch.base, batch.gains, network(features, domain)), batch)[0].backward()
         optimizer.step()
 
     def loss_alone() -> None:
         prediction = batch.base.clone().requires_grad_()
-        loss(prediction, batch.target, batch.weight, domain)[0].backward()
+        loss(prediction, batch)[0].backward()
 
     return {"step": step, "loss": loss_alone}
 
@@ -189,4 +191,5 @@ def _random_batch(config: ExperimentConfig, domain: HealpixSky) -> Batch:
     def normal(*more: int) -> torch.Tensor:
         return torch.randn(*shape, *more, generator=generator)
 
-    return Batch(domain, normal(features), normal(), normal(gains), normal(), torch.ones(shape))
+    columns = (normal(features), normal(1), normal(1, gains), normal(1))
+    return Batch(domain, Channels(features), *columns, torch.ones(shape))

@@ -24,6 +24,6 @@ def run(options: argparse.Namespace) -> None:
             say(f"{group}: " + " ".join(names))
         return
     words = options.overrides
-    one_file = len(words) == 1 and words[0].endswith((".yaml", ".yml"))
+    one_file = len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json"))
     config = load(Path(words[0])) if one_file else compose(words)
-    say(to_yaml(config).rstrip() if options.action == "show" else f"valid; run hash {run_hash(config)}")
+    say(to_yaml(config).rstrip() if options.action == "show" else f"valid; hash of the settings {run_hash(config)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sphereml.config.schema import DataConfig
     from sphereml.data.holdings import Holdings
     from sphereml.data.manifests import Product
+    from sphereml.sky.fields import Field
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,11 +165,18 @@ def _prepare(options: argparse.Namespace) -> None:
     if config.data.kind == "survey":
         _prepare_survey(config.data)
         return
-    from sphereml.tasks.sky import load_sky
+    from sphereml.sources.sky import load_sky
 
     sky = load_sky(config.data, say)
     say(f"store: {store_path(config.data)}")
-    say(f"  Nside {sky.grid.nside}, {len(sky.channels)} channels in {sky.input_unit}, target in {sky.target_unit}")
+    say(
+        f"  Nside {sky.grid.nside}, {len(sky.input_fields)} channels in {_units(sky.input_fields)}, "
+        f"target in {_units(sky.target_fields)}"
+    )
+
+
+def _units(fields: Sequence[Field]) -> str:
+    return ", ".join(dict.fromkeys(one.unit or "no unit" for one in fields))
 
 
 def _prepare_survey(data: DataConfig) -> None:
@@ -183,11 +191,11 @@ def _prepare_survey(data: DataConfig) -> None:
         say("the maps made so far are kept; the same line goes on where it stopped")
         raise
     with open_dataset(path) as store:
-        units = {name: store[name].attrs["units"] for name in ("inputs", "target")}
+        units = {name: store[name].attrs["units"] for name in ("inputs", "targets")}
         say(f"store: {path}")
         say(
             f"  Nside {store.attrs['nside']}, {store.sizes['channel']} channels in {units['inputs']}, "
-            f"target in {units['target']}"
+            f"target in {units['targets']}"
         )
 
 

@@ -1,20 +1,36 @@
-"""What several verbs share: overrides to experiments, the sky they need, and the folder they write to."""
+"""What several verbs share: overrides to experiments, finished runs, and the folder they write to."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
-from sphereml.config.validation import check_resolution
-from sphereml.data.splits import Split
-from sphereml.data.store import Sky
 from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from sphereml.evaluation.protocol import Result
+    from sphereml.training.runs import Run
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="experiment=NAME, model=NAME, any key=value")
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+    parser.add_argument("--overwrite", action="store_true", help="train again what is already there")
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verbs that work on finished runs."""
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="a folder of runs, e.g. runs/demo, or run folders")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the input maps (else SPHEREML_REAL_SKY)")
+    parser.add_argument("--stores", metavar="FOLDER", help="folder of the prepared stores (else as trained)")
+    parser.set_defaults(overrides=[])
 
 
 def say(line: str) -> None:
@@ -26,36 +42,45 @@ def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
     """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses."""
     config = compose(overrides)
     chosen = not config.models or any(word.startswith("model=") for word in overrides)
-    configs = [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
-    for one in configs:
-        if one.task == "dust" and one.data.kind == "galaxy":  # before it is simulated
-            check_resolution(one, one.data.galaxy.nside)
-    return configs
+    return [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
 
 
-def load_data(config: ExperimentConfig) -> tuple[Sky, Split]:
-    """The sky and the regions of an experiment."""
-    from sphereml.tasks.sky import load_sky, load_split
+def open_runs(options: argparse.Namespace) -> list[Run]:
+    """The finished runs, told where their data stand now."""
+    from sphereml.training.runs import find_runs
 
-    sky = load_sky(config.data, say)
-    return sky, load_split(config, sky)
+    runs = [found for folder in options.runs for found in find_runs(Path(folder))]
+    for run in runs:
+        run.config.data.folder = options.data or run.config.data.folder
+        run.config.data.stores = options.stores or run.config.data.stores
+    return runs
 
 
-def refuse_unfit(configs: list[ExperimentConfig], sky: Sky, split: Split) -> None:
-    """Raise UserError for the first model that cannot be trained on this sky, before any training starts."""
-    from sphereml.data.store import column
-    from sphereml.training.fit import footprint
-
-    column(sky)
-    for config in configs:
-        check_resolution(config, sky.grid.nside)
-        if config.model.domain != "none":
-            footprint(config, sky.grid.nside, split.train)
+def show(result: Result, folder: Path) -> None:
+    """Save a result with its figures and report, and print its table."""
+    result.save(folder)
+    result.figures(folder)
+    report = result.report(folder)
+    result.table()
+    say(f"report: {report}")
 
 
 def study_folder(folder: str, config: ExperimentConfig) -> Path:
     """Where comparisons and templates go: the folder that holds the runs."""
-    path = Path(folder) if folder else Path(config.output) / config.name
+    return not_a_file(Path(folder) if folder else Path(config.output) / config.name)
+
+
+def not_a_file(path: Path) -> Path:
+    """The path of a folder; raises UserError where a file stands."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file", "give a folder")
     return path
+
+
+def sections(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Sections to skip; raises UserError for one that the study does not have."""
+    known, names = tuple(known), list(names)
+    if wrong := [name for name in names if name not in known]:
+        mend = f"choose from {', '.join(known)}" if known else "leave it out: the study has one section"
+        raise UserError(f"--skip {wrong[0]} is no section of the study", mend)
+    return names

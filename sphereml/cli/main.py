@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
@@ -26,7 +27,7 @@ VERBS = {
     "compare": "compare trained models on the held-out sky",
     "marginalize": "fit templates to a sky map and subtract them",
     "lensing": "noise curves of CMB lensing estimators",
-    "study": "train lensing networks and measure them beside quadratic estimators",
+    "study": "train the models of an experiment and measure everything its task is judged by",
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",
@@ -34,6 +35,8 @@ VERBS = {
 }
 
 _TRAINING = ("train", "study", "demo")
+# Verbs that meet tasks, and so those of plugins.
+_TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +55,9 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             module = import_module(f"sphereml.cli.{name}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
+            if name in _TASKS:
+                what = "a Python file that defines a task (it is run)"
+                sub.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
     return parser
 
 
@@ -81,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verb is None:
             parser.print_help()
             return 0
+        if options.verb in _TASKS:
+            _load_plugins(options.plugin)
         options.run(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
@@ -91,6 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _load_plugins(files: Sequence[str]) -> None:
+    """Make the tasks of installed packages and of these files known."""
+    from sphereml.tasks import load_entry_points, load_plugin
+
+    load_entry_points()
+    for file in files:
+        load_plugin(Path(file))
 
 
 def _interrupted(verb: str | None) -> int:

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     """Fit amplitudes, subtract, and write ``cleaned.fits``, ``marginalization.json`` and ``spectra.png``."""
     from sphereml.config.schema import BandsConfig
     from sphereml.data.healpix_fits import read_healpix, read_mask
+    from sphereml.harmonics.bands import Bands
     from sphereml.plotting.spectra import power_curves
     from sphereml.plotting.style import write_png
     from sphereml.sky.masks import apodize
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     names = [Path(path).stem + (f":{name}" if len(t.names) > 1 else "")
              for path, t in zip(options.template, templates, strict=True) for name in t.names]  # fmt: skip
     stack = np.concatenate([template.values.T for template in templates]).astype(np.float64)
-    bands = {name: (float(lo), float(hi)) for name, (lo, hi) in vars(BandsConfig()).items()}
+    bands = Bands(**vars(BandsConfig()))
     result = marginalize(
         sky.values[:, 0].astype(np.float64), stack, weights, lmin=options.lmin, lmax=options.lmax, bands=bands
     )

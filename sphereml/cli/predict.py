@@ -1,16 +1,20 @@
-"""``sphereml predict RUNS``: full-sky templates as FITS."""
+"""``sphereml predict RUNS``: full-sky templates as FITS, of the sky that the runs were trained on or of another one."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sphereml.cli.compare import add_study_arguments, open_runs, open_study
-from sphereml.cli.experiment import say
+from sphereml.cli.experiment import add_runs, not_a_file, open_runs, say
+
+if TYPE_CHECKING:
+    from sphereml.training.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_study_arguments(parser)
+    add_runs(parser)
     parser.add_argument(
         "--out", default="", metavar="FOLDER", help="where to write (default: templates/ beside the runs)"
     )
@@ -18,7 +22,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    study = open_study(open_runs(options), options)
-    folder = Path(options.out) if options.out else study.runs[0].folder.parent / "templates"
-    for path in study.write_templates(folder, options.overwrite):
+    """``--data`` may be a folder of maps, a prepared store, or words such as ``data=NAME`` for other data."""
+    from sphereml.evaluation.protocol import StudyOptions, open_study
+
+    other = _other_data(options)
+    runs = open_runs(options)
+    folder = not_a_file(Path(options.out) if options.out else runs[0].folder.parent / "templates")
+    if other:
+        paths = _of_other_data(runs, other, folder, options.overwrite)
+    else:
+        paths = open_study(runs, StudyOptions(say)).write_templates(folder, options.overwrite)
+    for path in paths:
         say(f"template: {path}")
+
+
+def _other_data(options: argparse.Namespace) -> list[str]:
+    """Words that configure other data, or the path of a store; taken out of the options."""
+    words = [word for word in options.overrides if word.startswith(("data=", "data."))]
+    if options.data and ("=" in options.data or Path(options.data, "zarr.json").is_file()):
+        words, options.data = [*words, options.data], None
+    return words
+
+
+def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrite: bool) -> list[Path]:
+    from sphereml.config.compose import compose
+    from sphereml.data.store import open_store
+    from sphereml.sources.sky import load_sky
+    from sphereml.templates.products import refuse_standing, write_sky_map
+
+    (*_, last) = other
+    data = runs[0].config.data
+    stores = [] if any(word.startswith("data.stores=") for word in other) else [f"data.stores={data.stores}"]
+    sky = load_sky(compose([*other, *stores]).data, say) if "=" in last else open_store(last)
+    paths = [folder / f"{run.name}.fits" for run in runs]
+    refuse_standing(paths, overwrite)
+    predictions = [run.predict(sky) for run in runs]
+    return [write_sky_map(path, maps, overwrite=overwrite) for path, maps in zip(paths, predictions, strict=True)]

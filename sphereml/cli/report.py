@@ -1,4 +1,4 @@
-"""``sphereml report FOLDER``: the HTML page of a comparison."""
+"""``sphereml report FOLDER``: the HTML page of a result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from sphereml.cli.experiment import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="a folder with comparison.json, e.g. runs/demo")
+    parser.add_argument("folder", help="a folder with comparison.json or lensing.json, e.g. runs/demo")
 
 
 def run(options: argparse.Namespace) -> None:
-    from sphereml.evaluation.lensing.report import write_lensing_report
-    from sphereml.evaluation.report import write_report
+    from sphereml.evaluation.protocol import load_result
 
-    folder = Path(options.folder)
-    write = write_lensing_report if (folder / "lensing.json").is_file() else write_report
-    say(f"report: {write(folder)}")
+    say(f"report: {load_result(options.folder).report(Path(options.folder))}")

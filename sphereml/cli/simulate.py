@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import say
 from sphereml.config.compose import compose
+from sphereml.config.tasks import is_used
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def run(options: argparse.Namespace) -> None:
 def _simulate_dust(overrides: list[str]) -> None:
     config = compose(["data=galaxy", *overrides])
     from sphereml.data.prepare import store_path
-    from sphereml.tasks.sky import load_sky
+    from sphereml.sources.sky import load_sky
 
     sky = load_sky(config.data, say)
-    say(f"store: {store_path(config.data)}  (Nside {sky.grid.nside}, {len(sky.channels)} channels)")
+    say(f"store: {store_path(config.data)}  (Nside {sky.grid.nside}, {len(sky.input_fields)} channels)")
     for name, values in sky.components.items():
         say(f"  {name}: mean {values.mean(dtype=float):.4g} {sky.component_units[name]}")
 
@@ -51,7 +52,7 @@ def _simulate_lensing(options: argparse.Namespace) -> None:
     named = any(word.startswith("experiment=") for word in options.overrides)
     config = compose(options.overrides if named else [_LENSING, *options.overrides])
     only = None if options.only is None else parse_skies(options.only)
-    if config.task != "lensing":
+    if not is_used(config.task, "lensing"):
         raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
     from sphereml.simulate.lensing_store import LensingStore, campaign_folder, prepare_lensing
 

@@ -8,46 +8,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from sphereml.config.overrides import check_override, unknown_key
+from sphereml.config.overrides import check_override, experiment_schema, given_keys, unknown_key
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.tasks import dotted_keys, refuse_unused, used_values
 from sphereml.config.validation import validate
 from sphereml.errors import UserError
 
-# They say where a run goes and how fast, not what it is.
-_NOT_IN_HASH = ("output", "models")
+# They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
+_NOT_IN_HASH = ("output", "models", "evaluation", "data.stores", "data.folder", "training.threads")
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The experiment described by overrides such as ``experiment=dust_demo training.epochs=3``.
 
     Raises:
-        UserError: an unknown group, key or value; the message names it.
+        UserError: an unknown group, key or value, or a key that the experiment's task does not use; the message names
+            it.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for word in overrides:
         check_override(word)
-    ConfigStore.instance().store(name="schema", node=ExperimentConfig)
+    ConfigStore.instance().store(name="schema", node=experiment_schema())
     try:
         with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
             container = hydra_compose("config", overrides=list(overrides))
+        values: Any = OmegaConf.to_container(container)
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error
-    return _onto_schema(container)
+    task = str(values["task"])
+    for key in given_keys(overrides):
+        refuse_unused(task, key)
+    # What the defaults of configs/config.yaml say of other tasks is nobody's wish.
+    return _onto_schema(used_values(task, values))
 
 
 def load(path: Path) -> ExperimentConfig:
-    """An experiment saved as :func:`to_yaml` writes it.
+    """An experiment saved as :func:`to_yaml` or :func:`to_json` writes it (JSON is YAML).
 
     Raises:
         UserError: no such file, or not one of ours.
@@ -57,39 +65,59 @@ def load(path: Path) -> ExperimentConfig:
     if not path.is_file():
         raise UserError(f"{path} does not exist", "name a run folder that `sphereml train` made")
     try:
-        container = OmegaConf.load(path)
+        container: Any = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:
         raise UserError(f"{path} is no YAML file ({_one_line(error)})", "restore it or train again") from error
-    if not OmegaConf.is_dict(container) or not container:
+    if not isinstance(container, dict) or not container:
         raise UserError(f"{path} holds no configuration", "restore it or train again")
     try:
+        for key in dotted_keys(container):
+            refuse_unused(str(container.get("task", ExperimentConfig.task)), key)
         return _onto_schema(container)
     except UserError as error:
         raise UserError(f"{path}: {error.what}", error.mend) from error
 
 
+def used_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """The experiment as nested dicts of plain values: every key that its task uses, defaults spelled out."""
+    return used_values(config.task, asdict(config))
+
+
 def to_yaml(config: ExperimentConfig) -> str:
-    """The experiment as YAML, complete: every default is spelled out."""
+    """:func:`used_settings` as YAML."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(used_settings(config)))
 
 
-def run_hash(config: ExperimentConfig) -> str:
-    """Eight hexadecimal digits that change with anything the result of a run depends on."""
-    values = {key: value for key, value in asdict(config).items() if key not in _NOT_IN_HASH}
-    values["data"] = {key: value for key, value in values["data"].items() if key not in ("stores", "folder")}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+def to_json(config: ExperimentConfig) -> str:
+    """:func:`used_settings` as JSON."""
+    return json.dumps(used_settings(config), indent=1) + "\n"
 
 
-def _onto_schema(container: Any) -> ExperimentConfig:
+def run_hash(config: ExperimentConfig, identity: Mapping[str, str] | None = None) -> str:
+    """Eight hexadecimal digits that change with anything the weights of a run depend on.
+
+    Args:
+        identity: contents of files that the configuration names, by their role (checksums).
+    """
+    values = used_settings(config)
+    for key in _NOT_IN_HASH:
+        *path, name = key.split(".")
+        place = values
+        for part in path:
+            place = place.get(part, {})
+        place.pop(name, None)
+    described = json.dumps([values, dict(identity or {})], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:8]
+
+
+def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        # As plain values: a container that already has the schema's type would keep the keys added with "+".
-        plain = OmegaConf.to_container(container)
-        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), plain)
+        merged = OmegaConf.merge(OmegaConf.structured(experiment_schema()), values)
         config = cast(ExperimentConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise _refusal(error) from error

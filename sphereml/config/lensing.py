@@ -5,7 +5,23 @@ Conventions: angles in arcmin unless the name says otherwise; noise is that of Q
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from sphereml.config.schema import ExperimentConfig
+
+# Keys that lensing has no use for: it draws its skies itself, on patches, and its first guess is the estimator.
+LENSING_FREE = (
+    *("data", "split", "loss", "bands", "patches.max_masked"),
+    *("model.features", "model.guess", "model.gains", "model.gain_limit"),
+    *("training.join_validation", "training.footprint", "training.tile_nside", "training.rotations"),
+    *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
+)
 
 
 @dataclass
@@ -50,3 +66,35 @@ class LensingConfig:
     lmax_eb: int = 4000
     loss: str = "pixel"  # mean squared error in pixels, or "fourier": of modes, each over the target's power
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
+
+
+def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """What a lensing experiment cannot be, beside the limits of every experiment."""
+    lensing, model = config.lensing, config.model
+    if not 0 <= lensing.seed < 2**31:
+        yield UserError(f"lensing.seed={lensing.seed}", "give 0 to 2147483647")
+    for name, unit in (("noise", "uK-arcmin"), ("beam", "arcmin (FWHM)"), ("taper", "arcmin")):
+        if getattr(lensing, name) < 0:
+            yield UserError(f"lensing.{name}={getattr(lensing, name):g} is impossible", f"give 0 or more, in {unit}")
+    extent = config.patches.size * config.patches.pixel_arcmin
+    if 2 * lensing.taper >= extent:
+        yield UserError(f"lensing.taper={lensing.taper:g} leaves nothing of {extent:g} arcmin", "give less than half")
+    nyquist = math.pi / math.radians(config.patches.pixel_arcmin / 60)
+    top = min(nyquist, lensing.spectra_lmax)
+    if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
+        what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
+        yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
+    if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
+        what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
+        yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")
+    chosen = lensing.outputs
+    if not chosen or not set(chosen) <= {"e", "kappa", "q", "u"} or len(set(chosen)) < len(chosen):
+        yield UserError(f"lensing.outputs={chosen}", "choose from e, kappa, q, u, each once")
+    if lensing.noise == 0 and model.form == "physical":
+        what = "lensing.noise=0 with model.form=physical: without noise a patch's covariance has no inverse"
+        yield UserError(what, "give a small noise, e.g. 0.1 uK-arcmin, or choose model.form=plain")
+    if config.patches.size % 2:
+        yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
+    if model.arch not in ("unet", "resunet") or model.domain != "flat":
+        what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
+        yield UserError(what, "choose unet or resunet on flat patches")

@@ -6,14 +6,17 @@ Hydra's own messages do not say which names exist or which key was meant; these 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
+import yaml
+
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.tasks import SCHEMAS, dotted_keys
 from sphereml.errors import UserError
 
 _OVERRIDE = re.compile(r"(?P<added>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
@@ -47,10 +50,41 @@ def config_names() -> dict[str, list[str]]:
     return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 
-@lru_cache(maxsize=1)
+def experiment_schema() -> type[ExperimentConfig]:
+    """The schema of an experiment, with the settings of every task that a plugin added."""
+    known = {item.name for item in fields(ExperimentConfig)}
+    added = {name: schema.settings for name, schema in SCHEMAS.items() if schema.settings and name not in known}
+    return _extended(tuple(added.items()))
+
+
+@lru_cache(maxsize=8)
+def _extended(added: tuple[tuple[str, type], ...]) -> type[ExperimentConfig]:
+    if not added:
+        return ExperimentConfig
+    sections = [(name, kind, field(default_factory=kind)) for name, kind in added]
+    return make_dataclass("ExperimentConfig", sections, bases=(ExperimentConfig,))
+
+
+def given_keys(overrides: Sequence[str]) -> Iterator[str]:
+    """Keys and groups that these words set, with those that the experiment they choose sets in its own file."""
+    for word in overrides:
+        if match := _OVERRIDE.fullmatch(word):
+            yield match["key"]
+            if match["key"] == "experiment" and match["value"] != "null":
+                yield from _experiment_keys(match["value"].strip().strip("'\""))
+
+
+def _experiment_keys(name: str) -> Iterator[str]:
+    content = yaml.safe_load((resource_folder("configs") / "experiment" / f"{name}.yaml").read_text())
+    for choice in content.pop("defaults", []):
+        if isinstance(choice, dict):
+            yield from (group.removeprefix("override").strip(" /") for group in choice)
+    yield from dotted_keys(content)
+
+
 def schema_keys() -> tuple[str, ...]:
     """Every key of the schema, dotted; those of the items of a list stand under the list's key."""
-    return tuple(_keys(ExperimentConfig, ""))
+    return tuple(_keys(experiment_schema(), ""))
 
 
 def _keys(kind: Any, prefix: str) -> Iterator[str]:

@@ -78,9 +78,13 @@ class SplitConfig:
     With north and south, patch and tile centres keep ``centre_margin`` degrees from the equator, so that no input
     crosses it.  ``mask_file`` (1 = keep) or ``sky_fraction`` (keep the faintest part of the smoothed target), and the
     mask that a survey's store brings, limit all regions, and so do ``cuts``.
+
+    With ``file``, a HEALPix map of 0 (not used), 1 (training), 2 (validation) and 3 (test) as the package writes it,
+    the regions are those of the map, and only masks and ``cuts`` limit them.
     """
 
     name: str = "north_south"
+    file: str | None = None
     train: str = "north"
     buffer: float = 8.0
     centre_margin: float = 17.65
@@ -212,7 +216,10 @@ class EvaluationConfig:
 
 @dataclass
 class ExperimentConfig:
-    """Everything one run depends on; its hash names the run folder."""
+    """Everything one run depends on; its hash names the run folder.
+
+    The settings of a task stand under its own name; those of a plugin's task are added to this schema.
+    """
 
     name: str = "dust_demo"
     task: str = "dust"

@@ -13,10 +13,10 @@ from typing import Any
 
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
+from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("dust", "lensing"),
     "data.kind": ("galaxy", "healpix", "survey"),
     "model.arch": ("unet", "resunet", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
@@ -28,8 +28,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented", "spin"),
     "training.schedule": ("step", "plateau", "cosine"),
     "training.precision": ("float32", "tf32", "bf16"),
-    "lensing.simulator": ("flat", "curved"),
-    "lensing.loss": ("pixel", "fourier"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
     "split.train": ("north", "south", "east", "west", "fold"),
@@ -66,13 +64,12 @@ _NOT_NEGATIVE = [
     "split.centre_margin",
 ]
 # A seed shifted by 32 bits and added to a step still fits torch's 64.
-_SEEDS = ("data.galaxy.seed", "training.seed", "evaluation.seed", "lensing.seed")
+_SEEDS = ("data.galaxy.seed", "training.seed", "evaluation.seed")
 # They become names of files and folders.
 _NAMES = ("name", "data.name", "split.name", "model.name")
 _FOLDERS = ("output", "data.stores")
-# Degrees: smaller patches leave gaps between the centres a flat network is stitched from (Nside 16 at most), and beyond
-# 90 the tangent plane's corners run away to the horizon.
-_STITCHED_EXTENT, _LARGEST_EXTENT = 5.0, 90.0
+# Degrees: beyond, the corners of the tangent plane run away to the horizon.
+_LARGEST_EXTENT = 90.0
 _POWERS_OF_TWO = ("data.galaxy.nside", "training.tile_nside", "evaluation.block_nside")
 
 
@@ -81,7 +78,8 @@ def validate(config: ExperimentConfig) -> None:
     for key, number in _numbers(asdict(config)):
         if not math.isfinite(number):
             raise UserError(f"{key}={number}", "give a finite number")
-    for key, choices in _CHOICES.items():
+    schema = schema_of(config.task)
+    for key, choices in [*_CHOICES.items(), *schema.choices]:
         _require(config, key, lambda value, choices=choices: value in choices, "choose " + ", ".join(choices))
     for key in _POSITIVE:
         _require(config, key, lambda value: value > 0, "give a number above 0")
@@ -111,11 +109,13 @@ def validate(config: ExperimentConfig) -> None:
     if config.split.train == "fold":
         check_folds(config.split)
     _check_model(config.model)
+    if config.training.schedule == "plateau" and config.training.join_validation:
+        what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
+        raise UserError(what, "choose another schedule, or join_validation=false")
     for fault in _size_faults(config):
         raise fault
-    if config.task == "lensing":
-        for fault in lensing_faults(config):
-            raise fault
+    for fault in schema.faults(config):
+        raise fault
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -151,8 +151,6 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
-    if model.gains == "channels" and model.guess != "linear":
-        raise UserError("model.gains=channels with model.guess=column", "a gain a channel needs model.guess=linear")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"
@@ -165,47 +163,16 @@ def _check_model(model: ModelConfig) -> None:
 
 def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
     extent = config.patches.size * config.patches.pixel_arcmin / 60
-    least = _STITCHED_EXTENT if config.model.domain == "flat" and config.task == "dust" else 0.0
-    if config.patches.size < 4 or not least <= extent <= _LARGEST_EXTENT:
+    if config.patches.size < 4 or extent > _LARGEST_EXTENT:
         yield UserError(
             f"patches of {config.patches.size} x {config.patches.size} pixels, {extent:.3g} degrees on a side",
-            f"choose patches.size >= 4 and patches.pixel_arcmin so that a side has {least:g} to 90 degrees",
+            f"choose patches.size >= 4 and patches.pixel_arcmin so that a side has {_LARGEST_EXTENT:g} degrees at most",
         )
     if config.model.domain == "flat" and config.patches.size % 2**config.model.depth:
         yield UserError(
             f"patches.size={config.patches.size} cannot be halved model.depth={config.model.depth} times",
             "use a smaller depth or a size that is a multiple of 2^depth",
         )
-
-
-def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
-    """What a lensing experiment cannot be."""
-    lensing, model = config.lensing, config.model
-    for name, unit in (("noise", "uK-arcmin"), ("beam", "arcmin (FWHM)"), ("taper", "arcmin")):
-        if getattr(lensing, name) < 0:
-            yield UserError(f"lensing.{name}={getattr(lensing, name):g} is impossible", f"give 0 or more, in {unit}")
-    extent = config.patches.size * config.patches.pixel_arcmin
-    if 2 * lensing.taper >= extent:
-        yield UserError(f"lensing.taper={lensing.taper:g} leaves nothing of {extent:g} arcmin", "give less than half")
-    nyquist = math.pi / math.radians(config.patches.pixel_arcmin / 60)
-    top = min(nyquist, lensing.spectra_lmax)
-    if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
-        what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
-        yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
-    if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
-        what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
-        yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")
-    chosen = lensing.outputs
-    if not chosen or not set(chosen) <= {"e", "kappa", "q", "u"} or len(set(chosen)) < len(chosen):
-        yield UserError(f"lensing.outputs={chosen}", "choose from e, kappa, q, u, each once")
-    if lensing.noise == 0 and model.form == "physical":
-        what = "lensing.noise=0 with model.form=physical: without noise a patch's covariance has no inverse"
-        yield UserError(what, "give a small noise, e.g. 0.1 uK-arcmin, or choose model.form=plain")
-    if config.patches.size % 2:
-        yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
-    if model.arch not in ("unet", "resunet") or model.domain != "flat":
-        what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
-        yield UserError(what, "choose unet or resunet on flat patches")
 
 
 def check_resolution(config: ExperimentConfig, nside: int) -> None:

@@ -22,6 +22,7 @@ from sphereml.data.holdings import SAMPLE_VARIABLE
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
 from sphereml.data.survey_sources import identify_files
 from sphereml.errors import UserError
+from sphereml.sky.fields import Field
 
 
 def data_folder(data: DataConfig) -> Path:
@@ -61,11 +62,10 @@ def prepare_healpix(data: DataConfig) -> Sky:
         grid=target_map.grid,
         inputs=np.concatenate([m.values for m in inputs], axis=1, dtype=np.float32),
         total=_single(maps[-1], "total") if data.total else None,
-        target=_single(target_map, "target"),
-        target_unit=target_map.unit,
-        input_unit=inputs[0].unit,
+        targets=_single(target_map, "target")[:, None],
+        input_fields=tuple(Field(name, inputs[0].unit) for name in _channel_names(inputs)),
+        target_fields=(Field(target_map.names[0], target_map.unit),),
         total_unit=maps[-1].unit if data.total else "",
-        channels=_channel_names(inputs),
         provenance={"kind": data.kind, "code": __version__, "seed": None, "files": named},
     )
 

@@ -8,7 +8,7 @@ is one number a pixel, so no pixel can have two parts.  Latitudes and longitudes
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,8 @@ class Split:
     """Disjoint regions of a sky, each bool ``(npix,)`` NEST.
 
     Args:
-        margin: centres of patches and tiles keep this distance from the equator, degrees.
+        margin: centres of patches and tiles keep this distance from the equator, degrees; 0 where the regions are not
+            parted by it.
     """
 
     name: str
@@ -63,20 +64,31 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Sp
         UserError: an impossible value, an unusable mask, or an empty region.
     """
     _refuse_impossible(config)
-    grid = sky.grid
-    keep = _kept_sky(config, sky, folder)
-    test, rest, chosen = _sides(config, grid)
-    learning = keep & rest & ~test & ~near(test, grid, config.buffer)
-    split = Split(
-        name=config.name,
-        grid=grid,
-        train=learning & ~chosen,
-        validation=learning & chosen,
-        test=keep & test,
-        margin=config.centre_margin,
-    )
+    grid, files = sky.grid, split_files(config, folder)
+    keep = _kept_sky(config, sky, files.get("split.mask_file"))
+    if "split.file" in files:
+        split = _limited(read_split(files["split.file"]), keep, files["split.file"])
+    else:
+        test, rest, chosen = _sides(config, grid)
+        learning = keep & rest & ~test & ~near(test, grid, config.buffer)
+        margin = config.centre_margin if config.train in ("north", "south") else 0.0
+        split = Split(config.name, grid, learning & ~chosen, learning & chosen, keep & test, margin)
     _refuse_empty(split)
     return split
+
+
+def split_files(config: SplitConfig, folder: Path | None) -> dict[str, Path]:
+    """The files that a configuration of regions names, by their key; relative names are looked up in ``folder``."""
+    named = {"split.file": config.file, "split.mask_file": config.mask_file}
+    return {key: _located(name, key, folder) for key, name in named.items() if name is not None}
+
+
+def _limited(split: Split, keep: np.ndarray, path: Path) -> Split:
+    if split.grid.npix != keep.size:
+        wanted = HealpixGrid.of_size(keep.size).nside
+        raise UserError(f"the split {path} has Nside {split.grid.nside}, the maps {wanted}", "bring it to theirs")
+    parts = {name: getattr(split, name) & keep for name in _PARTS}
+    return replace(split, **parts)
 
 
 def write_split(path: Path, split: Split) -> Path:
@@ -104,12 +116,13 @@ def read_split(path: Path) -> Split:
     return Split(header["SPLIT"], maps.grid, train, validation, test, float(header["MARGIN"]))
 
 
-def _kept_sky(config: SplitConfig, sky: Sky, folder: Path | None) -> np.ndarray:
+def _kept_sky(config: SplitConfig, sky: Sky, mask: Path | None) -> np.ndarray:
+    """The pixels of the mask, or those where the first target is faintest, less what is cut: bool ``(npix,)``."""
     keep = np.ones(sky.grid.npix, dtype=bool)
-    if config.mask_file is not None:
-        keep = read_mask(_mask_path(config.mask_file, folder), sky.grid)
-    elif config.sky_fraction is not None:
-        keep = threshold_mask(sky.target, sky.grid, config.sky_fraction, config.smoothing)
+    if mask is not None:
+        keep = read_mask(mask, sky.grid)
+    elif config.sky_fraction is not None and config.file is None:
+        keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing)
     if "mask" in sky.components:
         keep = keep & (sky.components["mask"] > 0.5)
     for cut in config.cuts:
@@ -117,12 +130,12 @@ def _kept_sky(config: SplitConfig, sky: Sky, folder: Path | None) -> np.ndarray:
     return keep
 
 
-def _mask_path(name: str, folder: Path | None) -> Path:
+def _located(name: str, key: str, folder: Path | None) -> Path:
     path = Path(name).expanduser()
-    if path.is_absolute():
-        return path
+    if path.is_absolute() or (folder is None and path.is_file()):
+        return path.absolute()
     if folder is None:
-        raise UserError(f"mask {name} has no folder to be found in", "give split.mask_file an absolute path")
+        raise UserError(f"{name} has no folder to be found in", f"give {key} an absolute path")
     return folder / path
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ import xarray
 import zarr
 
 from sphereml.errors import UserError
+from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
 
 FORMAT = "sphereml-sky"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUPERPIXEL_SIDE = 64
 # N_HI = 1.823e18 cm^-2 int (T / K) d(v / km/s) for optically thin gas; Dickey & Lockman 1990, eq. 3.
 COLUMN_PER_K_KMS = 1.823e18
@@ -36,15 +37,15 @@ _COMPONENT = "component_"
 
 @dataclass(frozen=True, eq=False)
 class Sky:
-    """Inputs and target on the whole sphere, NEST, Galactic.
+    """Inputs and targets on the whole sphere, NEST, Galactic.
 
     Args:
         grid: the pixelization.
-        inputs: ``(npix, nchan)`` float32 in ``input_unit``.
+        inputs: float32 ``(npix, columns of input_fields)``.
+        targets: float32 ``(npix, columns of target_fields)``; a sky that is only predicted on has none.
+        input_fields, target_fields: what the columns are, each with its unit.
         total: ``(npix,)`` total gas column in ``total_unit``, or None.
-        target: ``(npix,)`` float32 in ``target_unit``.
-        channels: a name for each channel.
-        velocity: ``(nchan,)`` LSR km/s of channel centres, or None.
+        velocity: LSR km/s of the inputs' channel centres, ``(ninput,)``, or None.
         components: named ``(npix,)`` parts of a simulated sky; their units in ``component_units``.
         provenance: what it was made from; JSON values, no dates.
     Raises:
@@ -53,27 +54,56 @@ class Sky:
 
     grid: HealpixGrid
     inputs: np.ndarray
-    total: np.ndarray | None
-    target: np.ndarray
-    target_unit: str
-    input_unit: str
-    total_unit: str
-    channels: tuple[str, ...]
+    targets: np.ndarray
+    input_fields: tuple[Field, ...]
+    target_fields: tuple[Field, ...]
+    total: np.ndarray | None = None
+    total_unit: str = ""
     velocity: np.ndarray | None = None
     components: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     component_units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        npix, nchan = self.grid.npix, len(self.channels)
-        if self.inputs.shape != (npix, nchan):
-            raise ValueError(f"inputs have shape {self.inputs.shape}, not {(npix, nchan)}")
-        maps = {"target": self.target, "total": self.total, **self.components}
-        for name, values in maps.items():
+        npix = self.grid.npix
+        for name, fields in (("inputs", self.input_fields), ("targets", self.target_fields)):
+            found, expected = getattr(self, name).shape, (npix, count_columns(fields))
+            if found != expected:
+                raise ValueError(f"{name} have shape {found}, not {expected}")
+        for name, values in {"total": self.total, **self.components}.items():
             if values is not None and values.shape != (npix,):
                 raise ValueError(f"{name} has shape {values.shape}, not {(npix,)}")
-        if self.velocity is not None and self.velocity.shape != (nchan,):
-            raise ValueError(f"velocity has shape {self.velocity.shape}, not {(nchan,)}")
+        if self.velocity is not None and self.velocity.shape != (len(self.input_fields),):
+            raise ValueError(f"velocity has shape {self.velocity.shape}, not {(len(self.input_fields),)}")
+
+    def __repr__(self) -> str:
+        inputs, targets = (
+            ", ".join(f"{field.name} [{field.unit or '1'}]" for field in _few(fields))
+            for fields in (self.input_fields, self.target_fields)
+        )
+        return f"Sky(nside={self.grid.nside}, inputs: {inputs}; targets: {targets})"
+
+    @property
+    def target(self) -> np.ndarray:
+        """The one target column ``(npix,)`` of a sky that has no other.
+
+        Raises:
+            UserError: there are several, or none.
+        """
+        if self.targets.shape[1] != 1:
+            names = [name for one in self.target_fields for name in one.column_names]
+            raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
+        return self.targets[:, 0]
+
+    @property
+    def input_unit(self) -> str:
+        """The unit that all inputs share, or the empty string where they differ."""
+        units = {one.unit for one in self.input_fields}
+        return units.pop() if len(units) == 1 else ""
+
+
+def _few(fields: tuple[Field, ...], most: int = 3) -> list[Field]:
+    return [*fields[:most], *([Field(f"... {len(fields)} fields")] if len(fields) > most else [])]
 
 
 def column(sky: Sky) -> np.ndarray:
@@ -95,7 +125,7 @@ def column(sky: Sky) -> np.ndarray:
     if sky.input_unit == "cm^-2":
         return np.asarray(sky.inputs.sum(axis=1, dtype=np.float64))
     raise UserError(
-        f"no gas column can be made from inputs in {sky.input_unit!r} without a velocity axis",
+        f"no gas column can be made from inputs in {sky.input_unit or 'different units'!r} without a velocity axis",
         "give `data.total`, inputs in cm^-2, or channels in K with velocities",
     )
 
@@ -123,7 +153,7 @@ def write_blocks(folder: Path, sky: Sky, blocks: Iterable[np.ndarray]) -> None:
         sky: all but the inputs; those may be :func:`blank_inputs`.
         blocks: the inputs, ``(pixels, nchan)`` from the first pixel on, each a whole number of superpixels.
     """
-    _write(folder, replace(sky, inputs=blank_inputs(sky.grid, len(sky.channels))))
+    _write(folder, replace(sky, inputs=blank_inputs(sky.grid, sky.inputs.shape[1])))
     array = zarr.open_group(folder, mode="r+")["inputs"]
     assert isinstance(array, zarr.Array)
     first = 0
@@ -171,7 +201,7 @@ def open_store(path: str | Path) -> Sky:
             sky = _from_dataset(dataset)
         except (KeyError, ValueError, OSError, RuntimeError):
             raise damaged from None
-    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.target).all()):
+    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.targets).all()):
         raise damaged
     return sky
 
@@ -223,19 +253,32 @@ def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
 
 
 def _to_dataset(sky: Sky) -> xarray.Dataset:
-    variables = {
-        "inputs": (("pixel", "channel"), sky.inputs, {"units": sky.input_unit}),
-        "target": (("pixel",), sky.target, {"units": sky.target_unit}),
+    variables: dict[str, Any] = {
+        "inputs": (("pixel", "channel"), sky.inputs, {"units": _units(sky.input_fields)}),
+        "targets": (("pixel", "target"), sky.targets, {"units": _units(sky.target_fields)}),
     }
     if sky.total is not None:
         variables["total"] = (("pixel",), sky.total, {"units": sky.total_unit})
     for name, values in sky.components.items():
         variables[_COMPONENT + name] = (("pixel",), values, {"units": sky.component_units.get(name, "unknown")})
-    coordinates: dict[str, Any] = {"channel": ("channel", np.array(sky.channels, dtype=object))}
+    coordinates: dict[str, Any] = {
+        "channel": ("channel", _column_names(sky.input_fields)),
+        "target": ("target", _column_names(sky.target_fields)),
+    }
     if sky.velocity is not None:
         coordinates["velocity"] = ("channel", sky.velocity, {"units": "km/s", "frame": "LSR"})
     attributes = _attributes(sky) | {"variables": sorted({*variables, *coordinates})}
     return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def _units(fields: tuple[Field, ...]) -> str:
+    """The unit that the columns share, or all of them in order."""
+    units = [one.unit for one in fields]
+    return units[0] if len(set(units)) == 1 else ", ".join(units)
+
+
+def _column_names(fields: tuple[Field, ...]) -> np.ndarray:
+    return np.array([name for one in fields for name in one.column_names], dtype=object)
 
 
 def _attributes(sky: Sky) -> dict[str, Any]:
@@ -246,8 +289,15 @@ def _attributes(sky: Sky) -> dict[str, Any]:
         "order": "NEST",
         "frame": "G",
         "total_unit": sky.total_unit,
+        "input_fields": [asdict(one) for one in sky.input_fields],
+        "target_fields": [asdict(one) for one in sky.target_fields],
         "provenance": json.dumps(sky.provenance, sort_keys=True),
     }
+
+
+def stored_fields(dataset: xarray.Dataset, which: str) -> tuple[Field, ...]:
+    """The fields of a store's ``inputs`` or ``targets`` (``which``: ``input_fields`` or ``target_fields``)."""
+    return tuple(Field(**values) for values in dataset.attrs[which])
 
 
 def _from_dataset(dataset: xarray.Dataset) -> Sky:
@@ -256,12 +306,11 @@ def _from_dataset(dataset: xarray.Dataset) -> Sky:
     return Sky(
         grid=HealpixGrid(int(dataset.attrs["nside"])),
         inputs=dataset["inputs"].values,
+        targets=dataset["targets"].values,
+        input_fields=stored_fields(dataset, "input_fields"),
+        target_fields=stored_fields(dataset, "target_fields"),
         total=dataset["total"].values if "total" in dataset else None,
-        target=dataset["target"].values,
-        target_unit=dataset["target"].attrs["units"],
-        input_unit=dataset["inputs"].attrs["units"],
         total_unit=dataset.attrs["total_unit"],
-        channels=tuple(str(name) for name in dataset["channel"].values),
         velocity=dataset["velocity"].values if "velocity" in dataset.coords else None,
         components={names[part]: dataset[part].values for part in parts},
         provenance=json.loads(dataset.attrs["provenance"]),

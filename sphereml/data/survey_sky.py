@@ -19,6 +19,7 @@ from sphereml.data.map_filter import MapFilter
 from sphereml.data.store import Sky, blank_inputs
 from sphereml.data.survey_sources import SkyMap
 from sphereml.errors import UserError
+from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import apodize, regrade, regrade_mask, to_galactic
 
@@ -95,11 +96,10 @@ def sky_without_inputs(stage: StagedMaps, made: Preparation, weight: np.ndarray 
         grid=made.grid,
         inputs=blank_inputs(made.grid, len(velocity)),
         total=maps.get("total"),
-        target=maps["target"],
-        target_unit=made.units["target"],
-        input_unit="K",
+        targets=maps["target"][:, None],
+        input_fields=tuple(Field(f"{one:+.2f} km/s", "K") for one in velocity),
+        target_fields=(Field("target", made.units["target"]),),
         total_unit=made.units.get("total", ""),
-        channels=tuple(f"{one:+.2f} km/s" for one in velocity),
         velocity=velocity,
         components={} if weight is None else {"mask": weight},
         component_units={"mask": ""},

@@ -7,11 +7,9 @@ frames of typed channels (south, east) are (-row, column) everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
@@ -20,8 +18,11 @@ from sphereml.domains.lattice import lattice_kernel
 from sphereml.domains.mixing import TypedKernel
 from sphereml.domains.protocol import Bias, Correlation, Kernel, Stencil
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
+from sphereml.harmonics.flat_polarization import FlatSky
+from sphereml.sky.plane import SquareGrid
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,25 @@ class FlatPatch:
     projection: str = "gnomonic"
 
     @property
+    def correlation(self) -> Correlation:
+        return "mode"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return (self.n, self.n)
 
+    @classmethod
+    def of(cls, grid: SquareGrid, projection: str = "gnomonic") -> FlatPatch:
+        """The domain on the pixels of a grid, e.g. those of a patch of the sky."""
+        return cls(grid.size, grid.pixel_arcmin, projection)
+
+    @cached_property
+    def grid(self) -> SquareGrid:
+        return SquareGrid(self.n, self.pixel_size)
+
     @cached_property
     def modes(self) -> FlatModes:
-        return FlatModes(self.n, self.pixel_size / 60)
+        return FlatModes(self.grid)
 
     def coarser(self) -> FlatPatch:
         if self.n % 2:
@@ -89,7 +103,7 @@ class FlatPatch:
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """See the protocol.  Form ``ell`` correlates the power summed over a ring one ell_F wide, ring by ring.
@@ -98,23 +112,36 @@ class FlatPatch:
             UserError: a band holds no mode (no ring's mean multipole) of the patch.
         """
         if kind == "mode":
-            r = self.modes.per_mode_r(a, b, window)
-            return torch.stack([self.modes.band_mean(r, lo, hi) for lo, hi in bands], dim=-1)
-        a, b = centred(a, window), centred(b, window)
-        ab, aa, bb = (self.modes.cross_power(*pair) for pair in ((a, b), (a, a), (b, b)))
-        r = safe_ratio(ab, aa * bb)
-        return torch.stack([r[..., self._rings(lo, hi)].mean(dim=-1) for lo, hi in bands], dim=-1)
+            return self.modes.band_mean(self.modes.per_mode_r(a, b, window), bands)
+        return self._ring_correlation(centred(a, window), centred(b, window), bands)
 
-    def _rings(self, lo: float, hi: float) -> np.ndarray:
-        """Rings of modes whose mean multipole lies in a band."""
-        ell = self.modes.bin_ell
-        rings = np.flatnonzero((ell >= lo) & (ell < hi))
-        if rings.size == 0:
-            raise UserError(
-                f"no ring of modes of a {self.n}-pixel patch has {lo:g} <= ell < {hi:g}",
-                f"choose a band between {self.modes.ell_f:.4g} and {self.modes.nyquist_ell:.4g}",
-            )
-        return rings
+    def eb(self, x: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """Images of E and B of windowed Q and U ``(B, n, n, 2)``, float64 ``(B, 2, n, n)``; differentiable.
+
+        The patch counts as periodic, and its size must be even.
+        """
+        sky = FlatSky(self.n, self.pixel_size)
+        modes = (sky.to_modes(field) for field in (x.double() * window.double()[..., None]).unbind(-1))
+        return torch.stack([sky.to_images(part) for part in sky.to_eb(*modes)], dim=1)
+
+    def polarization_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Bands,
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """See the protocol; modes and rings as in :meth:`band_correlation`."""
+        a, b = self.eb(a, window), self.eb(b, window)
+        if kind == "mode":
+            return self.modes.band_mean(self.modes.per_mode_r(a, b), bands)
+        return self._ring_correlation(a, b, bands)
+
+    def _ring_correlation(self, a: torch.Tensor, b: torch.Tensor, bands: Bands) -> torch.Tensor:
+        ab, aa, bb = (self.modes.bin_mean(self.modes.cross_power(*pair)) for pair in ((a, b), (a, a), (b, b)))
+        r = safe_ratio(ab, aa * bb)
+        return torch.stack([r[..., self.modes.bins_in_band(lo, hi)].mean(dim=-1) for lo, hi in bands.limits], dim=-1)
 
 
 def _convolve(x: torch.Tensor, kernel: Kernel, bias: Bias, stride: int) -> torch.Tensor:

@@ -11,7 +11,6 @@ its children odd scalars and spins take means, and spins are carried along the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -29,6 +28,7 @@ from sphereml.domains.spin_steps import steps_of
 from sphereml.domains.stencils import StencilTables
 from sphereml.errors import UserError
 from sphereml.harmonics.autograd import SphericalTransform, analysis
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, sphere_band_correlation
 from sphereml.sky.graphs import graph_reach, rescaled_laplacian
 from sphereml.sky.regions import Region
@@ -41,8 +41,8 @@ STENCILS = LayoutCache[StencilTables](budget=12 * 256**2)
 
 
 @lru_cache(maxsize=64)
-def _transform(region: Region, lmax: int) -> SphericalTransform:
-    return SphericalTransform(region.nside, lmax, None if region.is_full else region.pixels)
+def _transform(region: Region, lmax: int, spin: int = 0) -> SphericalTransform:
+    return SphericalTransform(region.nside, lmax, None if region.is_full else region.pixels, spin)
 
 
 @lru_cache(maxsize=16)
@@ -74,6 +74,10 @@ class HealpixSky:
     @cached_property
     def region(self) -> Region:
         return Region(self.nside, self.coarse_pixels, self.coarse_nside)
+
+    @property
+    def correlation(self) -> Correlation:
+        return "ell"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,15 +176,34 @@ class HealpixSky:
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """See the protocol; multipoles run over the integers ``lo <= ell < hi``."""
-        lmax = max(int(-(-hi // 1)) - 1 for _, hi in bands)
-        transform = _transform(self.region, lmax)
+        transform = _transform(self.region, bands.lmax)
         # Apart: the gradient of a target, which nobody asks for, would cost a synthesis.
         alm_a, alm_b = (analysis(centred(field, window), transform, iterations=0) for field in (a, b))
-        return sphere_band_correlation(alm_a, alm_b, lmax, bands, kind)
+        return sphere_band_correlation(alm_a, alm_b, bands.lmax, bands, kind)
+
+    def eb(self, x: torch.Tensor, window: torch.Tensor, lmax: int) -> torch.Tensor:
+        """a_lm of E and B of windowed Q and U ``(B, npix, 2)``, complex128 ``(B, 2, nalm)``; differentiable.
+
+        ``alm_cross_power`` makes spectra of them (:mod:`sphereml.harmonics.correlation`).
+        """
+        windowed = (x.double() * window.double()[..., None]).movedim(-1, -2)
+        return analysis(windowed, _transform(self.region, lmax, spin=2), iterations=0)
+
+    def polarization_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Bands,
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """See the protocol; multipoles run over the integers ``lo <= ell < hi``."""
+        alm_a, alm_b = (self.eb(field, window, bands.lmax).flatten(0, 1) for field in (a, b))
+        return sphere_band_correlation(alm_a, alm_b, bands.lmax, bands, kind).unflatten(0, (-1, 2))
 
 
 def _mean_of_children(x: torch.Tensor) -> torch.Tensor:

@@ -10,13 +10,13 @@ Typed channels (:mod:`sphereml.domains.channels`) come with a kernel that knows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
 
 from sphereml.domains.channels import Channels
 from sphereml.domains.mixing import TypedKernel
+from sphereml.harmonics.bands import Bands
 
 Kernel = torch.Tensor | TypedKernel
 Bias = torch.Tensor | None
@@ -33,6 +33,10 @@ class Domain(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the pixel axes."""
+
+    @property
+    def correlation(self) -> Correlation:
+        """The form of r that a loss takes unless it is told: of single modes on a patch, of spectra on the sphere."""
 
     def taps(self, kernel: int, stencil: Stencil = "adjacent") -> int:
         """Number of taps of a convolution: ``kernel`` is its side (flat, oriented, spin) or counts polynomials (graph).
@@ -79,7 +83,21 @@ class Domain(Protocol):
         a: torch.Tensor,
         b: torch.Tensor,
         window: torch.Tensor,
-        bands: Sequence[Sequence[float]],
+        bands: Bands,
         kind: Correlation,
     ) -> torch.Tensor:
         """Correlation r of two fields ``(B, *shape)`` under a window in bands of multipoles: ``(B, nband)`` float64."""
+
+    def polarization_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Bands,
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """r_EE and r_BB of two fields Q and U ``(B, *shape, 2)`` under a window, by band: ``(B, 2, nband)`` float64.
+
+        Q and U are with respect to the frames of the domain's typed channels.  E and B are those of the windowed
+        fields: they mix at the window's edges, alike in both.  Differentiable.
+        """

@@ -31,7 +31,7 @@ class StoreSummary:
         mean: ``(nchan,)`` over the sky; ``inside`` the same within the mask, None without one.
         maps: channel number -> ``(npix_low,)``.
         extremes: ``(nchan, 2)`` least and largest value.
-        target, mask: ``(npix_low,)``; mask None where the store has none.
+        target, mask: ``(npix_low,)``, the first target; mask None where the store has none.
         velocity: ``(nchan,)`` km/s or None.
     """
 
@@ -55,12 +55,12 @@ def summarize_store(path: Path) -> StoreSummary:
     with open_dataset(path) as store:
         try:
             grid = HealpixGrid(int(store.attrs["nside"]))
-            inputs, target = store["inputs"], np.asarray(store["target"].values)
+            inputs, target = store["inputs"], np.asarray(store["targets"].values[:, 0])
             mask = np.asarray(store["component_mask"].values) if "component_mask" in store else None
             mean, inside, extremes, maps = _pass_over(inputs, grid, mask)
             names = tuple(str(name) for name in store["channel"].values)
             velocity = np.asarray(store["velocity"].values) if "velocity" in store.coords else None
-            units = {"inputs": inputs.attrs["units"], "target": store["target"].attrs["units"]}
+            units = {"inputs": inputs.attrs["units"], "target": store["targets"].attrs["units"]}
             provenance = json.loads(store.attrs["provenance"])
         except (KeyError, ValueError, OSError, RuntimeError):
             raise UserError(f"the store {path} is damaged", "remove it and prepare it again") from None

@@ -8,12 +8,12 @@ is averaged.  ``ell``: ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)``, averaged 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 import torch
 
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index
 
 
@@ -32,6 +32,11 @@ def alm_cross_power(a: torch.Tensor, b: torch.Tensor, lmax: int) -> torch.Tensor
     return total.index_add(-1, ell, power) / (2 * torch.arange(lmax + 1, device=power.device) + 1)
 
 
+def windowed_mean(field: torch.Tensor, window: torch.Tensor, pixels: tuple[int, ...]) -> torch.Tensor:
+    """Window-weighted mean over the axes ``pixels``, which are kept with length 1; 0 under an empty window."""
+    return (field * window).sum(dim=pixels, keepdim=True) / window.sum(dim=pixels, keepdim=True).clamp_min(1e-30)
+
+
 def centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     """``window (field - mean)`` of fields ``(batch, ...)`` with their window-weighted means, float64.
 
@@ -40,8 +45,7 @@ def centred(field: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     pixels = tuple(range(1, field.ndim))
     rounding = 8 * torch.finfo(field.dtype).eps  # of the field, and of sums over up to 2^16 pixels
     field, window = field.double(), window.double()
-    mean = (field * window).sum(dim=pixels, keepdim=True) / window.sum(dim=pixels, keepdim=True).clamp_min(1e-30)
-    rest, whole = (field - mean) * window, field * window
+    rest, whole = (field - windowed_mean(field, window, pixels)) * window, field * window
     alive = rest.square().sum(pixels, keepdim=True) > rounding**2 * whole.square().sum(pixels, keepdim=True)
     return torch.where(alive, rest, 0.0)
 
@@ -56,10 +60,10 @@ def sphere_band_correlation(
     a: torch.Tensor,
     b: torch.Tensor,
     lmax: int,
-    bands: Sequence[Sequence[float]],
+    bands: Bands,
     kind: Literal["mode", "ell"],
 ) -> torch.Tensor:
-    """Mean r of alms ``(batch, nalm)`` in each band ``lo <= ell < hi``: ``(batch, nband)`` float64.
+    """Mean r of alms ``(batch, nalm)`` in each band: ``(batch, nband)`` float64.
 
     Raises:
         ValueError: unknown form, or a band without a multipole.
@@ -73,7 +77,7 @@ def sphere_band_correlation(
         r = safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
     else:
         raise ValueError(f"unknown form of r: {kind!r}; use 'mode' or 'ell'")
-    return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands], dim=-1)
+    return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands.limits], dim=-1)
 
 
 def _abs2(a: torch.Tensor) -> torch.Tensor:

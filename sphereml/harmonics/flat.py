@@ -3,7 +3,7 @@
 Conventions
 -----------
 * Images are ``(..., size, size)`` tensors of any float type, real, periodic; everything inside is float64.
-* A mode with integer wave vector ``(kx, ky)`` has ``ell = ell_F |k|``, ``ell_F = 360 / (size * pixel_deg)``.
+* A mode with integer wave vector ``(kx, ky)`` has ``ell = ell_F |k|``, ``ell_F`` the grid's fundamental multipole.
 * A real field has ``a(-k) = a(k)*``, so each pair of modes is counted once: the *independent* modes.
 * A band holds the modes ``lo <= ell < hi``.  Bin m = 1 ... size/2 - 1 holds ``m ell_F <= ell < (m + 1) ell_F``, so the
   mean (k = 0) and everything from the Nyquist multipole up are left out.
@@ -23,6 +23,9 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
+from sphereml.harmonics.correlation import windowed_mean
+from sphereml.sky.plane import SquareGrid
 
 # Edges are compared with this relative tolerance, so that ell_F computed in another way still is the first band's edge.
 _EDGE_TOLERANCE = 1e-9
@@ -30,24 +33,13 @@ _EDGE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class FlatModes:
-    """The Fourier modes of a square image with ``size`` pixels of ``pixel_deg`` degrees on a side."""
+    """The Fourier modes of images on a square grid."""
 
-    size: int
-    pixel_deg: float
-
-    @property
-    def ell_f(self) -> float:
-        """Fundamental multipole."""
-        return 360 / (self.size * self.pixel_deg)
+    grid: SquareGrid
 
     @property
-    def nyquist_ell(self) -> float:
-        return 180 / self.pixel_deg
-
-    @property
-    def area(self) -> float:
-        """Solid angle of the image taken as flat, sr."""
-        return float(np.radians(self.size * self.pixel_deg) ** 2)
+    def size(self) -> int:
+        return self.grid.size
 
     @property
     def bin_count(self) -> int:
@@ -70,7 +62,7 @@ class FlatModes:
         """Multipole of every independent mode, float64 ``(nmodes,)``."""
         ky = np.fft.fftfreq(self.size, 1 / self.size)[:, None]
         kx = np.fft.rfftfreq(self.size, 1 / self.size)[None, :]
-        return self.ell_f * np.hypot(ky, kx).ravel()[self.independent]
+        return self.grid.fundamental_ell * np.hypot(ky, kx).ravel()[self.independent]
 
     def in_band(self, lo: float, hi: float) -> np.ndarray:
         """Indices into :attr:`ell` of the modes ``lo <= ell < hi``.
@@ -78,19 +70,29 @@ class FlatModes:
         Raises:
             UserError: there are none.
         """
-        ell = self.ell * (1 + _EDGE_TOLERANCE)
+        return self._between(self.ell * (1 + _EDGE_TOLERANCE), lo, hi, "Fourier mode")
+
+    def bins_in_band(self, lo: float, hi: float) -> np.ndarray:
+        """Indices of the bins whose mean multipole lies in ``lo <= ell < hi``.
+
+        Raises:
+            UserError: there are none.
+        """
+        return self._between(self.bin_ell, lo, hi, "ring of modes")
+
+    def _between(self, ell: np.ndarray, lo: float, hi: float, what: str) -> np.ndarray:
         members = np.flatnonzero((ell >= lo) & (ell < hi))
         if members.size == 0:
             raise UserError(
-                f"no Fourier mode of a {self.size * self.pixel_deg:.4g}-degree patch has {lo:g} <= ell < {hi:g}",
-                f"choose a band between {self.ell_f:.4g} and {self.nyquist_ell:.4g}",
+                f"no {what} of a {self.grid.extent:.4g}-degree patch has {lo:g} <= ell < {hi:g}",
+                f"choose a band between {self.grid.fundamental_ell:.4g} and {self.grid.nyquist_ell:.4g}",
             )
         return members
 
     @cached_property
     def bin_of_mode(self) -> np.ndarray:
         """Bin of every independent mode, 0 for ``ell_F <= ell < 2 ell_F``; ``bin_count`` for those left out."""
-        index = np.floor(self.ell / self.ell_f * (1 + _EDGE_TOLERANCE)).astype(np.int64) - 1
+        index = np.floor(self.ell / self.grid.fundamental_ell * (1 + _EDGE_TOLERANCE)).astype(np.int64) - 1
         return np.minimum(index, self.bin_count)
 
     @cached_property
@@ -109,47 +111,40 @@ class FlatModes:
         ``r_k = Re(a_k b_k*) / (|a_k| |b_k|)``, with no small number in the denominator.  A mode below the rounding
         noise of its image (see :func:`_phase`) has no phase: its r, and its gradient, is 0.
         """
-        phase_a, phase_b = (_phase(*self._modes(image, window)) for image in (a, b))
+        phase_a, phase_b = (_phase(self.transform(image, window), self._rounding(image)) for image in (a, b))
         return (phase_a * phase_b.conj()).real
 
-    def band_r(
-        self, a: torch.Tensor, b: torch.Tensor, lo: float, hi: float, window: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Average of the per-mode r over a band ``lo <= ell < hi``, ``(...)``; raises UserError for an empty band."""
-        return self.band_mean(self.per_mode_r(a, b, window), lo, hi)
-
-    def binned_r(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
-        """Average of the per-mode r in bins of ell_F, ``(..., bin_count)`` at :attr:`bin_ell`."""
-        return self.bin_mean(self.per_mode_r(a, b, window))
-
     def cross_power(self, a: torch.Tensor, b: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
-        """Binned cross-spectrum C_ell, ``(..., bin_count)`` at :attr:`bin_ell`, (map unit)^2 sr.
+        """Cross-spectrum C_ell of every independent mode, ``(..., nmodes)``, (map unit)^2 sr.
 
         The window's loss of power is undone by ``<w^2>``; its mixing of multipoles is not.
         """
-        modes_a, modes_b = self._modes(a, window)[0], self._modes(b, window)[0]
-        kept = 1.0 if window is None else window.double().square().mean(dim=(-2, -1)).clamp_min(1e-30)[..., None]
-        return self.bin_mean((modes_a * modes_b.conj()).real) * self.area / (self.size**4 * kept)
+        product = (self.transform(a, window) * self.transform(b, window).conj()).real
+        if window is None:
+            return product * (self.grid.area / self.size**4)
+        kept = window.to(product).square().mean(dim=(-2, -1)).clamp_min(1e-30)[..., None]
+        return product * (self.grid.area / (self.size**4 * kept))
 
-    def _modes(self, image: torch.Tensor, window: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Independent FFT coefficients ``(..., nmodes)``, and a bound of their rounding noise's power ``(..., 1)``."""
+    def transform(self, image: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
+        """FFT coefficients of the independent modes of images ``(..., size, size)``, complex128 ``(..., nmodes)``."""
         if image.shape[-2:] != (self.size, self.size):
             raise ValueError(f"image of shape {tuple(image.shape)} for modes of size {self.size}")
         field = image.double()
-        energy = field.detach().square().sum(dim=(-2, -1))[..., None]
         if window is not None:
             window = window.to(field)
-            total = window.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-30)  # an empty window gives empty modes
-            mean = (window * field).sum(dim=(-2, -1), keepdim=True) / total
-            field = window * (field - mean)
+            field = window * (field - windowed_mean(field, window, (-2, -1)))
         members = torch.from_numpy(self.independent).to(field.device)
-        modes = torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
-        return modes, torch.finfo(image.dtype).eps ** 2 * self.size**2 * energy
+        return torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
 
-    def band_mean(self, values: torch.Tensor, lo: float, hi: float) -> torch.Tensor:
-        """Mean over the modes of a band, ``(..., nmodes)`` -> ``(...)``; raises UserError for an empty band."""
-        members = torch.from_numpy(self.in_band(lo, hi)).to(values.device)
-        return values.index_select(-1, members).mean(dim=-1)
+    def _rounding(self, image: torch.Tensor) -> torch.Tensor:
+        """A bound of the power of an image's rounding noise in one mode, ``(..., 1)``; see :func:`_phase`."""
+        energy = image.detach().double().square().sum(dim=(-2, -1))[..., None]
+        return torch.finfo(image.dtype).eps ** 2 * self.size**2 * energy
+
+    def band_mean(self, values: torch.Tensor, bands: Bands) -> torch.Tensor:
+        """Mean over the modes of every band, ``(..., nmodes)`` -> ``(..., nband)``; UserError for an empty band."""
+        members = (torch.from_numpy(self.in_band(lo, hi)).to(values.device) for lo, hi in bands.limits)
+        return torch.stack([values.index_select(-1, one).mean(dim=-1) for one in members], dim=-1)
 
     def bin_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over the modes of each bin, ``(..., nmodes)`` -> ``(..., bin_count)``."""

@@ -21,6 +21,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from sphereml.sky.plane import SquareGrid
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
@@ -35,26 +37,8 @@ class _Tables(Generic[Array]):
     sine: Array
 
 
-@dataclass(frozen=True)
-class FlatSky:
-    """``size`` x ``size`` pixels of ``pixel_arcmin``, size even; tensors follow the dtype and device they are given."""
-
-    size: int
-    pixel_arcmin: float
-
-    @property
-    def step(self) -> float:
-        """Side of a pixel, radians."""
-        return float(np.radians(self.pixel_arcmin / 60))
-
-    @property
-    def area(self) -> float:
-        """Solid angle, sr."""
-        return (self.size * self.step) ** 2
-
-    @property
-    def fundamental_ell(self) -> float:
-        return 2 * np.pi / (self.size * self.step)
+class FlatSky(SquareGrid):
+    """A periodic sky on a grid of even size; tensors follow the dtype and device they are given."""
 
     def ell(self, like: torch.Tensor) -> torch.Tensor:
         """``|l|`` of every mode, ``(size, size // 2 + 1)``, real dtype and device of ``like``."""

@@ -7,14 +7,17 @@ Conventions
 * Maps are full-sky NEST, ``(..., npix)``; for spin 2 they are (Q, U) in COSMO sign and spectra carry a (E, B) axis.
 * Spectra of masked maps are pseudo-spectra: neither divided by f_sky nor freed of mode coupling.  Correlations do not
   need it (the factor cancels); compare powers under one mask, or divide by :func:`fsky`.
-* A band is ``lo <= ell < hi`` and its mean gives every integer ell the same weight.
+* A band holds the integers ``lo <= ell < hi``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_size, analysis
 
 
@@ -99,42 +102,37 @@ def correlation(cl_ab: np.ndarray, cl_aa: np.ndarray, cl_bb: np.ndarray) -> np.n
     return np.divide(cl_ab, norm, out=np.zeros(np.broadcast(cl_ab, norm).shape), where=norm > 0)
 
 
-def clip_band(lo: float, hi: float, lmax: int) -> tuple[float, float] | None:
-    """The part of ``lo <= ell < hi`` at or below ``lmax``, or None when no integer multipole is left."""
-    hi = min(float(hi), float(lmax + 1))
-    return (float(lo), hi) if np.ceil(lo) < hi else None
-
-
-def band_mean(r: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    """Mean over the integer multipoles ``lo <= ell < hi`` of an array ``(..., lmax+1)``; shape ``(...)``.
+def band_mean(curve: np.ndarray, bands: Bands) -> np.ndarray:
+    """Mean of a curve ``(..., lmax+1)`` over the integer multipoles of every band; ``(..., nband)``.
 
     Raises:
-        ValueError: the band reaches above ``lmax`` or holds no multipole (use :func:`clip_band` first).
+        ValueError: a band reaches above ``lmax`` or holds no multipole (see :meth:`Bands.clipped`).
     """
-    first, last = int(np.ceil(lo)), int(np.ceil(hi))
-    if not 0 <= first < last <= r.shape[-1]:
-        raise ValueError(f"band {lo}..{hi} is not within 0..{r.shape[-1] - 1}")
-    return np.mean(r[..., first:last], axis=-1)
+    return _by_band([np.mean(curve[..., members], axis=-1) for members in _members(bands, curve)], curve)
 
 
-def bin_spectrum(cl: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Band powers with (2l+1) weights: the number of modes, so that bins of noise keep their expectation.
+def band_power(cl: np.ndarray, bands: Bands) -> np.ndarray:
+    """Band powers ``(..., nband)`` of spectra ``(..., lmax+1)`` with the weights 2l+1, the numbers of modes.
 
-    Args:
-        cl: ``(..., lmax+1)``.
-        edges: ``(nbin+1,)`` increasing integers; bin i is ``edges[i] <= ell < edges[i+1]``.
-    Returns:
-        Mode-weighted mean multipole ``(nbin,)`` and band powers ``(..., nbin)``.
+    So bands of noise keep their expectation.
+
+    Raises:
+        ValueError: a band reaches above ``lmax`` or holds no multipole (see :meth:`Bands.clipped`).
     """
-    edges = np.asarray(edges, dtype=int)
-    if (np.diff(edges) <= 0).any() or edges[0] < 0 or edges[-1] > cl.shape[-1]:
-        raise ValueError(f"bin edges {edges.tolist()} do not increase within 0..{cl.shape[-1]}")
-    ell = np.arange(edges[0], edges[-1])
-    modes = 2.0 * ell + 1
-    start = edges[:-1] - edges[0]
-    total = np.add.reduceat(modes, start)
-    centre = np.add.reduceat(modes * ell, start) / total
-    return centre, np.add.reduceat(modes * cl[..., edges[0] : edges[-1]], start, axis=-1) / total
+    modes = 2.0 * np.arange(cl.shape[-1]) + 1
+    sums = ((modes[members] * cl[..., members]).sum(axis=-1) for members in _members(bands, cl))
+    return _by_band([total / modes[members].sum() for total, members in zip(sums, bands.slices, strict=True)], cl)
+
+
+def _members(bands: Bands, curve: np.ndarray) -> tuple[slice, ...]:
+    for name, members in zip(bands, bands.slices, strict=True):
+        if not members.start < members.stop <= curve.shape[-1]:
+            raise ValueError(f"band {name} is not within 0..{curve.shape[-1] - 1}")
+    return bands.slices
+
+
+def _by_band(values: Sequence[np.ndarray], curve: np.ndarray) -> np.ndarray:
+    return np.stack(values, axis=-1) if values else np.empty((*curve.shape[:-1], 0))
 
 
 def _check_alms(alm_a: np.ndarray, alm_b: np.ndarray, lmax: int) -> None:

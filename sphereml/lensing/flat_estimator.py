@@ -66,7 +66,7 @@ class FlatEstimator:
     lmax_kappa: int = 3000
 
     def __post_init__(self) -> None:
-        nyquist = np.pi / self.sky.step
+        nyquist = self.sky.nyquist_ell
         for name, value in (("lmax", self.observation.lmax), ("lmax_kappa", self.lmax_kappa)):
             if value > nyquist:
                 what = f"{name} {value} is above the Nyquist multipole {nyquist:.0f} of the pixels"
@@ -76,8 +76,7 @@ class FlatEstimator:
     def fine(self) -> FlatSky:
         """The same sky on as many pixels as products of two legs need."""
         least = (2 * self.observation.lmax + self.lmax_kappa) / self.sky.fundamental_ell
-        size = 2 * next_fast_len(int(least / 2) + 1, real=True)
-        return FlatSky(size, self.sky.pixel_arcmin * self.sky.size / size)
+        return self.sky.resampled(2 * next_fast_len(int(least / 2) + 1, real=True))
 
     def __call__(self, legs: Legs) -> torch.Tensor:
         """Modes of kappa on ``sky``, ``(batch, n, n // 2 + 1)``, normalized by the analytic response."""

@@ -69,7 +69,7 @@ class PatchModel:
     period: int = 1024
 
     def __post_init__(self) -> None:
-        size, nyquist = self.patch.size, np.pi / self.patch.step
+        size, nyquist = self.patch.size, self.patch.nyquist_ell
         if self.mask.shape != (size, size):
             raise UserError(
                 f"a mask of {tuple(self.mask.shape)} on patches of {size} x {size}", "give one of that size"
@@ -87,7 +87,7 @@ class PatchModel:
     @property
     def padded(self) -> FlatSky:
         """The grid of the exact filters' legs: no lag within the patch wraps around it."""
-        return FlatSky(2 * self.patch.size, self.patch.pixel_arcmin)
+        return self.patch.with_size(2 * self.patch.size)
 
     @cached_property
     def support(self) -> torch.Tensor:
@@ -117,7 +117,7 @@ class PatchModel:
     @cached_property
     def covariance(self) -> torch.Tensor:
         """Covariances QQ, QU, UU of the beamed sky at the lags of the padded grid, uK^2, float64 ``(3, 2n, 2n)``."""
-        sky, size = FlatSky(self.period, self.patch.pixel_arcmin), self.patch.size
+        sky, size = self.patch.with_size(self.period), self.patch.size
         like = torch.empty(0, dtype=torch.float64)
         powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
         modes = diagonal_in_eb(sky, *(sky.weights(power * self.beam**2, like) for power in powers))

@@ -25,77 +25,63 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 
 Groups: TypeAlias = "Sequence[int] | np.ndarray | None"
 
 
 @dataclass(frozen=True, eq=False)
-class Bands:
-    """Bands of L on patches of these modes.
+class PatchBands:
+    """Consecutive bands of L on patches of these modes, and the window under which powers are taken.
 
     Args:
-        edges: increasing; band i holds ``edges[i] <= L < edges[i + 1]``.
         window: ``(size, size)``, multiplies both images less their window-weighted means; none: ones, means kept.
 
     Raises:
-        UserError: fewer than two edges, edges that do not increase, or a band without modes.
+        UserError: a band without modes.
     """
 
     modes: FlatModes
-    edges: tuple[float, ...]
+    bands: Bands
     window: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if len(self.edges) < 2 or not all(lo < hi for lo, hi in self._limits):
-            raise UserError(f"bands of L with edges {list(self.edges)}", "give two edges or more, increasing")
-        for lo, hi in self._limits:
+        for lo, hi in self.bands.limits:
             self.modes.in_band(lo, hi)
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Limits of the bands, one more than there are bands."""
+        return (self.bands.limits[0][0], *(hi for _, hi in self.bands.limits))
 
     @property
     def centers(self) -> np.ndarray:
         """Mean L of the modes in each band."""
-        return self._mean(torch.from_numpy(self.modes.ell)).numpy()
+        return self.modes.band_mean(torch.from_numpy(self.modes.ell), self.bands).numpy()
 
     def average(self, curve: np.ndarray) -> np.ndarray:
         """A curve over L = 0, 1, ... averaged over each band's modes, as the powers are."""
         values = np.interp(self.modes.ell - 0.5, np.arange(len(curve)), curve)
-        return self._mean(torch.from_numpy(values)).numpy()
+        return self.modes.band_mean(torch.from_numpy(values), self.bands).numpy()
 
     def power(self, a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
         """Cross power of images ``(patch, size, size)`` in each band, float64 ``(patch, band)``."""
-        product = (self._modes_of(a) * self._modes_of(b).conj()).real
-        kept = 1.0 if self.window is None else float(self.window.double().square().mean())
-        return self._mean(product).cpu().numpy() * (self.modes.area / (self.modes.size**4 * kept))
-
-    @property
-    def _limits(self) -> list[tuple[float, float]]:
-        return list(zip(self.edges, self.edges[1:], strict=False))
-
-    def _mean(self, values: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.modes.band_mean(values, lo, hi) for lo, hi in self._limits], dim=-1)
-
-    def _modes_of(self, images: torch.Tensor) -> torch.Tensor:
-        field = images.double()
-        if self.window is not None:
-            window = self.window.to(field)
-            mean = (window * field).sum(dim=(-2, -1), keepdim=True) / window.sum()
-            field = window * (field - mean)
-        members = torch.from_numpy(self.modes.independent).to(field.device)
-        return torch.fft.rfft2(field).flatten(-2).index_select(-1, members)
+        power = self.modes.cross_power(a, b, self.window)
+        return self.modes.band_mean(power, self.bands).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class PatchPowers:
     """Auto power of an estimate, its cross power with the truth and the truth's own, each ``(patch, band)``."""
 
-    bands: Bands
+    bands: PatchBands
     auto: np.ndarray
     cross: np.ndarray
     truth: np.ndarray
 
     @classmethod
-    def measure(cls, bands: Bands, estimate: torch.Tensor, truth: torch.Tensor) -> PatchPowers:
+    def measure(cls, bands: PatchBands, estimate: torch.Tensor, truth: torch.Tensor) -> PatchPowers:
         powers = (bands.power(a, b) for a, b in ((estimate, estimate), (estimate, truth), (truth, truth)))
         return cls(bands, *powers)
 

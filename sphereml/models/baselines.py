@@ -10,23 +10,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
+from sphereml.domains import Domain
 from sphereml.errors import UserError
 
 # A channel whose standard deviation is below this share of the largest carries no signal.
 _DARK = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearModel:
     """``T' = inputs @ weights + offset``; weights ``(nchan,)`` float64, offset in the target's unit."""
 
     weights: np.ndarray
     offset: float
 
-    def predict(self, inputs: np.ndarray) -> np.ndarray:
-        """Prediction ``(npix,)`` float64 of inputs ``(npix, nchan)``."""
-        return inputs.astype(np.float64) @ self.weights + self.offset
+
+class PointwiseLinear(nn.Module):
+    """A linear model as a network: ``(B, *s, F)`` to ``(B, *s, O)`` pixel by pixel, in float64, on any domain."""
+
+    depth = 0
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(channels_in, channels_out, dtype=torch.float64), requires_grad=False)
+        self.offset = nn.Parameter(torch.zeros(channels_out, dtype=torch.float64), requires_grad=False)
+
+    def assign(self, output: int, model: LinearModel) -> None:
+        """Take the weights of one output."""
+        self.weights[:, output] = torch.from_numpy(model.weights)
+        self.offset[output] = model.offset
+
+    def reach(self, domain: Domain) -> int:
+        return 0
+
+    def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
+        return x.double() @ self.weights + self.offset
 
 
 def fit_linear(inputs: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> LinearModel:
@@ -61,8 +82,3 @@ def _least_squares(inputs: np.ndarray, target: np.ndarray) -> np.ndarray:
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
     weights: np.ndarray = np.linalg.lstsq((inputs - mean) / scale, target, rcond=1e-10)[0] / scale
     return weights
-
-
-def fit_integrated(column: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> LinearModel:
-    """The same for the column density alone, ``(npix,)``."""
-    return fit_linear(column[:, None], target, pixels)

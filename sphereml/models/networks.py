@@ -7,10 +7,11 @@ from typing import Any
 from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
 from sphereml.domains.channels import Channels
+from sphereml.models.baselines import PointwiseLinear
 from sphereml.models.resunet import ResUNet
 from sphereml.models.unet import UNet
 
-Network = UNet | ResUNet
+Network = UNet | ResUNet | PointwiseLinear
 NETWORKS: dict[str, type[UNet] | type[ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 
 

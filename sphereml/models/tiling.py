@@ -60,7 +60,7 @@ class Tiling:
             tile = Region(self.nside, (pixel,), self.tile_nside)
             yield tile, tile.split(self._halo_nside).grown(reach)
 
-    def run(self, features: np.ndarray) -> np.ndarray:
+    def run(self, features: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
         """The network's output ``(npix, Cout)`` float32 for features ``(npix, Cin)``, NEST; put it in ``eval()`` first.
 
         Features are read tile by tile and may be a memory map.
@@ -69,7 +69,7 @@ class Tiling:
         for tile, wide in self:
             x = torch.from_numpy(np.asarray(features[wide.pixels], dtype=np.float32))
             with torch.inference_mode():
-                y = self.network(x[None], HealpixSky.of(wide))[0].numpy()
+                y = self.network(x[None].to(device), HealpixSky.of(wide))[0].cpu().numpy()
             if output is None:
                 output = np.empty((len(features), y.shape[1]), dtype=np.float32)
             output[tile.pixels] = y[wide.locate(tile.pixels)]

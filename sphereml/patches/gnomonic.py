@@ -5,7 +5,7 @@ at position angle 0) and the row along its y (north); show it with ``origin="low
 usual picture seen from inside the sphere.  Pixel centres have integer coordinates; the frame's z pierces the middle of
 the image, at ``(size - 1) / 2``.  ``pixel_arcmin`` is the pixel's side at the tangent point; away from it a pixel
 covers less sky (``cos^3`` of the distance: 7 % less at the middle of a 25-degree patch's edge, 13 % in its corners).
-Q and U turn into the patch's axes as told in ``patches.square``.
+Q and U turn into the patch's axes as told in ``patches.projection``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sphereml.patches.square import SquarePatch
+from sphereml.patches.projection import SkyPatch
 
 
 @dataclass(frozen=True)
-class GnomonicPatch(SquarePatch):
+class GnomonicPatch(SkyPatch):
     """A gnomonic image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of arXiv:1904.13265, section 2: 24.96 degrees on a side, fundamental multipole 14.4.
@@ -34,8 +34,7 @@ class GnomonicPatch(SquarePatch):
 
     def vectors(self, frames: np.ndarray) -> np.ndarray:
         """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
-        offset = (np.arange(self.size) - self._middle) * self._step
-        y, x = np.meshgrid(offset, offset, indexing="ij")
+        x, y = self.offsets()
         local = np.stack([x, y, np.ones_like(x)], axis=-1)
         local /= np.linalg.norm(local, axis=-1, keepdims=True)
         sky = local.reshape(-1, 3) @ np.swapaxes(frames, -1, -2)
@@ -53,9 +52,4 @@ class GnomonicPatch(SquarePatch):
         """
         x, y, z = np.moveaxis(vectors @ frames, -1, 0)
         depth = np.where(z > 0, z, np.nan)
-        column = x / depth / self._step + self._middle
-        row = y / depth / self._step + self._middle
-        # NaN compares false; the tolerance keeps the outermost centres themselves inside after a round trip.
-        reach = self._middle * (1 + 1e-12)
-        inside = (np.abs(column - self._middle) <= reach) & (np.abs(row - self._middle) <= reach)
-        return column, row, inside
+        return self.position(x / depth, y / depth)

@@ -4,7 +4,7 @@ Conventions: a patch is ``(row, column)`` with row 0 at the bottom, the column a
 angle 0) and the row along its y (north), as in ``patches.gnomonic``.  The distance theta of a direction from the
 frame's z is ``rho = 2 sin(theta / 2)`` in the image, its azimuth is kept, and every pixel covers the same solid angle.
 
-Q and U turn into the patch's axes as told in ``patches.square``: the projection squeezes the radial direction by
+Q and U turn into the patch's axes as told in ``patches.projection``: the projection squeezes the radial direction by
 ``cos(theta / 2)`` and stretches the other as much, without turning either.
 """
 
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.patches.square import SquarePatch
+from sphereml.patches.projection import SkyPatch
 
 # The antipode of the centre is a circle of this radius, in radians at the centre.
 _RIM = 2.0
 
 
 @dataclass(frozen=True)
-class LambertPatch(SquarePatch):
+class LambertPatch(SkyPatch):
     """An equal-area image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of DeepCMB (arXiv:1810.01483): 5 degrees on a side.
@@ -35,10 +35,8 @@ class LambertPatch(SquarePatch):
     pixel_arcmin: float = 2.34375
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.pixel_arcmin < np.inf:
-            what = f"a patch of {self.size} x {self.size} pixels of {self.pixel_arcmin:g} arcmin is impossible"
-            raise UserError(what, "give a positive size and a positive width of the pixels")
-        if self._middle * self._step * np.sqrt(2) >= _RIM:
+        super().__post_init__()
+        if self.middle * self.step * np.sqrt(2) >= _RIM:
             what = f"a patch {self.extent:.4g} degrees wide is larger than the Lambert projection of the whole sphere"
             raise UserError(what, f"keep it below {np.degrees(_RIM * np.sqrt(2)):.0f} degrees")
 
@@ -49,8 +47,7 @@ class LambertPatch(SquarePatch):
 
     def vectors(self, frames: np.ndarray) -> np.ndarray:
         """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
-        offset = (np.arange(self.size) - self._middle) * self._step
-        y, x = np.meshgrid(offset, offset, indexing="ij")
+        x, y = self.offsets()
         rho2 = x**2 + y**2
         shrink = np.sqrt(1 - rho2 / 4)
         local = np.stack([x * shrink, y * shrink, 1 - rho2 / 2], axis=-1)
@@ -69,8 +66,4 @@ class LambertPatch(SquarePatch):
         """
         x, y, z = np.moveaxis(vectors @ frames, -1, 0)
         stretch = np.sqrt(2 / np.where(z > -1, 1 + z, np.nan))
-        column = x * stretch / self._step + self._middle
-        row = y * stretch / self._step + self._middle
-        reach = self._middle * (1 + 1e-12)  # the outermost centres themselves stay inside after a round trip
-        inside = (np.abs(column - self._middle) <= reach) & (np.abs(row - self._middle) <= reach)
-        return column, row, inside
+        return self.position(x * stretch, y * stretch)

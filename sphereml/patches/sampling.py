@@ -14,7 +14,7 @@ import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.square import SquarePatch
+from sphereml.patches.projection import SkyPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear, sample
 from sphereml.sky.rotations import frame_towards, uniform_centres
@@ -71,7 +71,7 @@ def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: Gnomon
 
 
 def sample_patches(
-    maps: np.ndarray, frames: np.ndarray, patch: SquarePatch, spins: Sequence[int] | None = None
+    maps: np.ndarray, frames: np.ndarray, patch: SkyPatch, spins: Sequence[int] | None = None
 ) -> np.ndarray:
     """Cut patches from maps by bilinear interpolation.
 

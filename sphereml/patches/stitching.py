@@ -43,7 +43,7 @@ class Stitched:
 
 def patch_weight(patch: GnomonicPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Weight of a patch at image coordinates: 1 in the middle, 0 with zero slope at the outermost pixel centres."""
-    half = (patch.size - 1) / 2
+    half = patch.middle
     taper = [np.cos(np.pi / 2 * np.clip((c - half) / half, -1, 1)) ** 2 for c in (column, row)]
     return taper[0] * taper[1]
 

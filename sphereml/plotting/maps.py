@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import healpy
 import numpy as np
@@ -22,6 +22,21 @@ from matplotlib.patches import Ellipse
 from sphereml.plotting.style import MASKED_GREY, new_figure, styled, unit_label
 
 Stretch = Literal["linear", "asinh", "log"]
+
+
+class PlottableMap(Protocol):
+    """Maps of one sky with names and units, as :class:`sphereml.SkyMap`."""
+
+    @property
+    def fields(self) -> tuple[Any, ...]: ...
+
+    @property
+    def values(self) -> np.ndarray: ...
+
+    @property
+    def column_names(self) -> tuple[str, ...]: ...
+
+    def nested(self) -> PlottableMap: ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,25 @@ def sky_map(values: np.ndarray, title: str, unit: str, scale: ColourScale | None
     figure = new_figure(7.2, 4.65)
     axes = figure.subplots()
     draw_mollweide(axes, values, scale or intensity_scale(values), title, unit)
+    return figure
+
+
+@styled
+def sky_panels(maps: PlottableMap, scale: ColourScale | None = None, width: float = 7.2) -> Figure:
+    """Every column of maps that know their names and units (:class:`sphereml.SkyMap`), one below the other.
+
+    Args:
+        scale: of all columns; else each has its own, a diverging one where its values have both signs.
+        width: of the figure, inches.
+    """
+    nested = maps.nested()
+    units = [one.unit for one in nested.fields for _ in one.column_names]
+    figure = new_figure(width, 0.65 * width * len(units))
+    panels = zip(figure.subplots(len(units), 1, squeeze=False)[:, 0], nested.values.T, units, strict=True)
+    for name, (axes, values, unit) in zip(nested.column_names, panels, strict=True):
+        signed = np.nanmin(values) < 0 < np.nanmax(values)
+        own = scale or (residual_scale(values) if signed else intensity_scale(values))
+        draw_mollweide(axes, values, own, name, unit)
     return figure
 
 

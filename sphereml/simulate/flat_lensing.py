@@ -69,7 +69,7 @@ class FlatLensing:
     def __post_init__(self) -> None:
         if self.patch.size % 2:
             raise UserError(f"patches of {self.patch.size} pixels", "choose an even size")
-        nyquist = np.pi / self.patch.step
+        nyquist = self.patch.nyquist_ell
         if self.spectra.lmax < nyquist:
             what = f"spectra up to ell={self.spectra.lmax} cannot fill pixels of {self.patch.pixel_arcmin:g} arcmin"
             raise UserError(what, f"raise lensing.spectra_lmax to {nyquist:.0f} or take larger pixels")
@@ -77,13 +77,12 @@ class FlatLensing:
     @property
     def _across(self) -> int:
         """Patches side by side on a sky."""
-        extent = self.patch.size * self.patch.pixel_arcmin / 60
-        return max(2, math.ceil(_LEAST_EXTENT / extent * (1 - 1e-9)))
+        return max(2, math.ceil(_LEAST_EXTENT / self.patch.extent * (1 - 1e-9)))
 
     @property
     def sky(self) -> FlatSky:
         """The periodic sky that patches are cut from."""
-        return FlatSky(self._across * self.patch.size, self.patch.pixel_arcmin)
+        return self.patch.with_size(self._across * self.patch.size)
 
     def draw(self, count: int, generator: torch.Generator) -> LensedPatches:
         """``count`` patches, float32 on the generator's device."""

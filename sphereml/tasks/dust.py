@@ -1,8 +1,7 @@
 """Dust from HI: what the network sees, what it predicts, and in which units.
 
-Conventions: full-sky arrays are NEST, pixel-major.  The target is standardized over the training pixels,
-``t = (T - mean) / std``; the network's outputs n_c become a prediction pixel by pixel,
-``t' = base + sum_c gain_c f(n_c)``:
+Conventions: those of :mod:`sphereml.tasks.maps`.  The network's outputs n_c become a prediction pixel by pixel,
+``t' = base + sum_c gain_c f(n_c)``, in the standardized target ``t = (T - mean) / std``:
 
 * ``plain`` (arXiv:1904.13265): the standardized channels are the features, base = 0, one gain of 1, f(n) = n.
 * ``physical``: the features are the standardized log of the gas column N (``features: column``) and with it the line
@@ -14,169 +13,155 @@ Conventions: full-sky arrays are NEST, pixel-major.  The target is standardized 
   training's.
 
 The features of the physical form are clipped to their central 99.6 % over the training pixels, for the same reason.
+The closed-form models weigh the channels (``linear``) or the gas column alone (``integrated``).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from sphereml.config.schema import ModelConfig
 from sphereml.data.store import Sky, column
-from sphereml.models.baselines import fit_integrated, fit_linear
+from sphereml.domains.channels import Channels
+from sphereml.errors import UserError
+from sphereml.models.baselines import fit_linear
+from sphereml.sources.batch import Batch
+from sphereml.sources.sky_source import SkyColumns
+from sphereml.tasks.maps import MapScaling, MapTask, fields_of, named, refuse_other_fields, single, target_statistics
+from sphereml.tasks.protocol import add_gains
 
 # Below this share of the mean, a column or a sum of channels is noise: profiles are taken relative to the floor.
 _FLOOR = 1e-3
 _CENTRAL = (0.2, 99.8)  # percentiles
 
 
-@dataclass(frozen=True, eq=False)
-class TaskFields:
-    """Full-sky arrays a network is trained on, float32, in standardized units.
+@dataclass(frozen=True)
+class DustScaling(MapScaling):
+    """Everything fitted on the training pixels.
 
-    ``features`` ``(npix, nfeature)``; ``base`` and ``target`` ``(npix,)``; ``gain`` ``(npix, noutput)``.
+    ``features`` is ``channels``, ``total`` (the gas column), ``column`` (its logarithm) or ``profile``;
+    ``guess_weights`` and ``guess_offset`` make T_0 (target unit per unit of column or channel); ``column_floor`` and
+    ``sum_floor`` are the least column and the least sum of channels: what is below is noise, and takes no logarithm and
+    no profile.
     """
 
-    features: np.ndarray
-    base: np.ndarray
-    gain: np.ndarray
-    target: np.ndarray
-
-
-@dataclass(frozen=True)
-class DustScaling:
-    """Everything fitted on the training pixels; JSON-ready, stored beside the weights.
-
-    ``guess`` holds the weights and offset of T_0 (target unit per unit of column or channel).
-    """
-
-    form: str
-    features: str
-    guess: str
-    gains: str
-    gain_limit: float
-    channels_in: int
-    feature_mean: list[float]
-    feature_std: list[float]
-    feature_low: list[float]
-    feature_high: list[float]
-    guess_weights: list[float]
-    guess_offset: float
-    column_floor: float
-    sum_floor: float
-    target_mean: float
-    target_std: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> DustScaling:
-        return cls(**values)
+    features: str = "channels"
+    gains: str = ""
+    guess: str = ""
+    gain_limit: float = 0.0
+    feature_low: tuple[float, ...] = ()
+    feature_high: tuple[float, ...] = ()
+    guess_weights: tuple[float, ...] = ()
+    guess_offset: float = 0.0
+    column_floor: float = 0.0
+    sum_floor: float = 0.0
 
     @property
-    def feature_count(self) -> int:
-        return len(self.feature_mean)
+    def physical(self) -> bool:
+        return self.features in ("column", "profile")
+
+    def first_guess(self, sky: Sky) -> tuple[np.ndarray, np.ndarray]:
+        """T_0 and its gains, standardized: ``(npix, 1)`` and ``(npix, 1, G)``."""
+        inputs = sky.inputs if self.guess == "linear" else column(sky)[:, None]
+        unit = self.target_std[0]
+        parts = inputs * (np.asarray(self.guess_weights) / unit)
+        total = parts.sum(axis=1, keepdims=True)
+        gains = parts if self.gains == "channels" else total
+        return total + (self.guess_offset - self.target_mean[0]) / unit, gains[:, None, :]
+
+
+class DustTask(MapTask):
+    """Dust intensity, or any one map, from HI channels."""
+
+    name = "dust"
+    scaling: ClassVar[type[MapScaling]] = DustScaling
 
     @property
-    def output_count(self) -> int:
-        """Number of network outputs: one for each gain."""
-        return len(self.guess_weights) if self.gains == "channels" and self.form == "physical" else 1
+    def _features(self) -> str:
+        model = self.config.model
+        if self.closed_form:
+            return "total" if model.arch == "integrated" else "channels"
+        return model.features if model.form == "physical" else "channels"
 
-    def restore(self, prediction: np.ndarray) -> np.ndarray:
-        """Standardized prediction to the target's unit."""
-        return prediction * self.target_std + self.target_mean
+    @cached_property
+    def _gas(self) -> np.ndarray:
+        return column(self.sky)
 
+    def check(self) -> None:
+        super().check()
+        if self._features != "channels":
+            column(self.sky)
+        if self._features in ("column", "profile") and len(self.sky.target_fields) != 1:
+            what = f"model.form=physical has one target, and the data have {len(self.sky.target_fields)}"
+            raise UserError(what, "choose model.form=plain, or one data.target")
 
-def fit_scaling(sky: Sky, pixels: np.ndarray, model: ModelConfig) -> DustScaling:
-    """Means, scales and the first guess T_0 from the training pixels (bool) alone."""
-    gas = column(sky)
-    guess = (
-        fit_linear(sky.inputs, sky.target, pixels)
-        if model.guess == "linear"
-        else fit_integrated(gas, sky.target, pixels)
-    )
-    column_floor = _FLOOR * float(gas[pixels].mean())
-    sum_floor = _FLOOR * float(np.abs(sky.inputs[pixels]).sum(axis=1).mean())
-    floors = Floors(column_floor, sum_floor)
-    features = _raw_features(sky, gas, model.form, model.features, floors)[pixels].astype(np.float64)
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    std[std == 0] = 1.0
-    low, high = np.percentile((features - mean) / std, _CENTRAL, axis=0)
-    target = sky.target[pixels].astype(np.float64)
-    return DustScaling(
-        form=model.form,
-        features=model.features,
-        guess=model.guess,
-        gains=model.gains,
-        gain_limit=model.gain_limit,
-        channels_in=len(sky.channels),
-        feature_mean=mean.tolist(),
-        feature_std=std.tolist(),
-        feature_low=low.tolist(),
-        feature_high=high.tolist(),
-        guess_weights=guess.weights.tolist(),
-        guess_offset=guess.offset,
-        column_floor=column_floor,
-        sum_floor=sum_floor,
-        target_mean=float(target.mean()),
-        target_std=float(target.std()),
-    )
+    def fit_scaling(self) -> DustScaling:
+        sky, pixels, kind = self.sky, self.learning_pixels, self._features
+        more: dict[str, Any] = {"features": kind}
+        if kind in ("column", "profile"):
+            more |= self._physical_entries(pixels)
+        features = _raw_features(sky, self._gas if kind != "channels" else None, more)[pixels].astype(np.float64)
+        mean, std = features.mean(axis=0), features.std(axis=0)
+        std[std == 0] = 1.0
+        if kind in ("column", "profile"):
+            low, high = np.percentile((features - mean) / std, _CENTRAL, axis=0)
+            more |= {"feature_low": tuple(low.tolist()), "feature_high": tuple(high.tolist())}
+        statistics = named("feature", (mean, std)) | target_statistics(sky, pixels)
+        return DustScaling.from_json(fields_of(sky) | statistics | more)
 
+    def _physical_entries(self, pixels: np.ndarray) -> dict[str, Any]:
+        """The first guess, its gains, and the floors below which there is noise."""
+        sky, model = self.sky, self.config.model
+        guess = fit_linear(sky.inputs if model.guess == "linear" else self._gas[:, None], sky.target, pixels)
+        return {
+            "gains": model.gains,
+            "guess": model.guess,
+            "gain_limit": model.gain_limit,
+            "guess_weights": tuple(guess.weights.tolist()),
+            "guess_offset": guess.offset,
+            "column_floor": _FLOOR * float(self._gas[pixels].mean()),
+            "sum_floor": _FLOOR * float(np.abs(sky.inputs[pixels]).sum(axis=1).mean()),
+        }
 
-def build_fields(sky: Sky, scaling: DustScaling) -> TaskFields:
-    """Features, first guess and standardized target of a whole sky."""
-    gas = column(sky)
-    floors = Floors(scaling.column_floor, scaling.sum_floor)
-    raw = _raw_features(sky, gas, scaling.form, scaling.features, floors)
-    features = (raw - _single(scaling.feature_mean)) / _single(scaling.feature_std)
-    if scaling.form == "physical":
-        features = np.clip(features, _single(scaling.feature_low), _single(scaling.feature_high))
-    base, gain = _first_guess(sky, gas, scaling)
-    target = (sky.target - scaling.target_mean) / scaling.target_std
-    return TaskFields(*(array.astype(np.float32) for array in (features, base, gain, target)))
+    def columns(self, sky: Sky, scaling: DustScaling) -> SkyColumns:
+        if scaling.features == "channels":
+            return super().columns(sky, scaling)
+        refuse_other_fields(sky, scaling)
+        raw = _raw_features(sky, column(sky), scaling.to_json())
+        features = (raw - single(scaling.feature_mean)) / single(scaling.feature_std)
+        target = scaling.targets(sky)
+        base, gains = np.zeros_like(target), None
+        if scaling.physical:
+            features = np.clip(features, single(scaling.feature_low), single(scaling.feature_high))
+            base, gains = scaling.first_guess(sky)
+        return SkyColumns(self.channels(scaling)[0], features, base, gains, target)
 
+    def channels(self, scaling: DustScaling) -> tuple[Channels, Channels]:
+        if scaling.features == "channels":
+            return super().channels(scaling)
+        outputs = len(scaling.guess_weights) if scaling.gains == "channels" else len(scaling.outputs)
+        return Channels(len(scaling.feature_mean)), Channels(outputs)
 
-def _single(values: list[float]) -> np.ndarray:
-    return np.asarray(values, dtype=np.float32)
+    def combine(self, batch: Batch, output: torch.Tensor, scaling: DustScaling) -> torch.Tensor:
+        limit = scaling.gain_limit
+        return add_gains(batch.base, batch.gains, torch.expm1(limit * torch.tanh(output / limit)) if limit else output)
 
-
-def combine(base: torch.Tensor, gain: torch.Tensor, output: torch.Tensor, gain_limit: float) -> torch.Tensor:
-    """Standardized prediction ``(...)`` from base ``(...)``, gains and network outputs ``(..., noutput)``."""
-    if gain_limit > 0:
-        output = torch.expm1(gain_limit * torch.tanh(output / gain_limit))
-    return base + (gain * output).sum(dim=-1)
-
-
-def _first_guess(sky: Sky, gas: np.ndarray, scaling: DustScaling) -> tuple[np.ndarray, np.ndarray]:
-    """``base`` ``(npix,)`` and ``gain`` ``(npix, noutput)`` in standardized units."""
-    if scaling.form == "plain":
-        return np.zeros(sky.grid.npix), np.ones((sky.grid.npix, 1))
-    inputs = sky.inputs if scaling.guess == "linear" else gas[:, None]
-    weights = np.asarray(scaling.guess_weights) / scaling.target_std
-    parts = inputs * weights
-    total = parts.sum(axis=1)
-    base = total + (scaling.guess_offset - scaling.target_mean) / scaling.target_std
-    return base, parts if scaling.gains == "channels" else total[:, None]
+    def raw_features(self) -> np.ndarray:
+        return self._gas[:, None] if self._features == "total" else self.sky.inputs
 
 
-@dataclass(frozen=True)
-class Floors:
-    """Least column and least sum of channels: what is below is noise, and takes no logarithm and no profile."""
-
-    column: float
-    total: float
-
-
-def _raw_features(sky: Sky, gas: np.ndarray, form: str, features: str, floors: Floors) -> np.ndarray:
-    """``(npix, nfeature)`` float32, not yet standardized."""
-    if form == "plain":
+def _raw_features(sky: Sky, gas: np.ndarray | None, scaling: dict[str, Any]) -> np.ndarray:
+    """``(npix, F)``, not yet standardized; ``scaling`` holds ``features`` and, of the physical form, the floors."""
+    if gas is None:
         return sky.inputs
-    log_column = np.log10(np.maximum(gas, floors.column))[:, None].astype(np.float32)
-    if features == "column":
+    if scaling["features"] == "total":
+        return gas[:, None]
+    log_column = np.log10(np.maximum(gas, scaling["column_floor"]))[:, None].astype(np.float32)
+    if scaling["features"] == "column":
         return log_column
-    total = np.maximum(sky.inputs.sum(axis=1, keepdims=True), floors.total)
+    total = np.maximum(sky.inputs.sum(axis=1, keepdims=True), scaling["sum_floor"])
     return np.concatenate([log_column, sky.inputs / total], axis=1)

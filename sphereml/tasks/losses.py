@@ -1,40 +1,42 @@
-"""Equation 2.3 of arXiv:1904.13265, asked of any domain.
+"""The losses of the tasks, asked of any domain: correlation in bands, and mean squares by pixel or by Fourier mode.
 
-``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` over the pixels of weight one, in standardized units.
+Conventions: predictions and targets are standardized, ``(B, *s, O)``; weights ``(B, *s)`` or ``(*s)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from sphereml.config.schema import BandsConfig, LossConfig
-from sphereml.domains import Domain, FlatPatch
+from sphereml.domains.protocol import Correlation
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
+from sphereml.sources.batch import Batch
 
 
-def resolved_bands(bands: BandsConfig, nside: int) -> dict[str, list[float]]:
+def resolved_bands(bands: BandsConfig, nside: int) -> Bands:
     """The bands of the configuration clipped to ``ell < 2 nside``; those wholly above it are left out."""
-    top = 2.0 * nside
-    named = {"r_low": bands.r_low, "r50": bands.r50, "r150": bands.r150}
-    return {name: [lo, min(hi, top)] for name, (lo, hi) in named.items() if lo < top}
+    return Bands(r_low=bands.r_low, r50=bands.r50, r150=bands.r150).clipped(2 * nside - 1)
 
 
 @dataclass(frozen=True)
 class CorrelationLoss:
-    """The loss as a function of fields ``(B, *shape)``; ``bands`` (by name) are those that the map resolves."""
+    """``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` (eq. 2.3 of arXiv:1904.13265), averaged over outputs.
 
-    bands: Mapping[str, Sequence[float]]
+    ``bands`` are those that the map resolves.
+    """
+
+    bands: Bands
     lambda_r: float
     l1: float
     correlation: str
 
     @classmethod
-    def of(cls, config: LossConfig, bands: dict[str, list[float]]) -> CorrelationLoss:
-        chosen = {name: bands[name] for name in config.bands if name in bands}
+    def of(cls, config: LossConfig, bands: Bands) -> CorrelationLoss:
+        chosen = bands.chosen(config.bands)
         if config.lambda_r > 0 and not chosen:
             raise UserError(
                 f"the map resolves none of the loss's bands {list(config.bands)}",
@@ -42,18 +44,37 @@ class CorrelationLoss:
             )
         return cls(chosen, config.lambda_r, config.l1, config.correlation)
 
-    def __call__(
-        self, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, domain: Domain
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss (scalar) and the mean r of each band ``(nband,)``."""
-        error = ((prediction - target).abs() * weight).sum() / weight.sum().clamp_min(1)
+    def __call__(self, prediction: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss (scalar) and the mean r of each band."""
+        weight, outputs = batch.weight, prediction.shape[-1]
+        error = (prediction - batch.target).abs() * weight[..., None]
+        error = error.sum() / (outputs * weight.sum()).clamp_min(1)
         if self.lambda_r == 0:
-            return self.l1 * error, error.new_zeros(len(self.bands))
-        r = domain.band_correlation(prediction, target, weight, list(self.bands.values()), self._form(domain))
-        r = r.mean(dim=0)
-        return self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error, r.detach()
+            return self.l1 * error, {}
+        kind = batch.domain.correlation if self.correlation == "auto" else cast(Correlation, self.correlation)
+        pairs = zip(prediction.unbind(-1), batch.target.unbind(-1), strict=True)
+        r = torch.stack([batch.domain.band_correlation(*pair, weight, self.bands, kind) for pair in pairs])
+        r = r.mean(dim=(0, 1))
+        loss = self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error
+        return loss, dict(zip(self.bands, r.detach(), strict=True))
 
-    def _form(self, domain: Domain) -> Literal["mode", "ell"]:
-        if self.correlation == "auto":
-            return "mode" if isinstance(domain, FlatPatch) else "ell"
-        return cast(Literal["mode", "ell"], self.correlation)
+
+@dataclass(frozen=True, eq=False)
+class PatchLoss:
+    """``mean w^2 (p - t)^2 / mean w^2``, in pixels, or over Fourier modes with each divided by the target's power, or
+    by a thousandth of the largest power where that is more.
+
+    ``power`` ``(n, n // 2 + 1, O)``: of the standardized target in units of white pixels, for the second form.
+    """
+
+    power: torch.Tensor | None = None
+
+    def __call__(self, prediction: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        weight = batch.weight[..., None]
+        error = weight * (prediction - batch.target)
+        if self.power is None:
+            return error.square().mean() / weight.square().mean(), {}
+        power = self.power.to(error)
+        modes = torch.fft.rfft2(error, dim=(1, 2), norm="ortho")
+        relative = (modes.real.square() + modes.imag.square()) / torch.maximum(power, 1e-3 * power.amax((0, 1)))
+        return relative.mean() / weight.square().mean(), {}

@@ -24,7 +24,6 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +31,10 @@ import numpy as np
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
-    bin_spectrum,
+    band_power,
     check_mask,
-    clip_band,
     cross_spectrum,
     fsky,
     masked_alms,
@@ -43,8 +42,6 @@ from sphereml.harmonics.spectra import (
 )
 from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.sky.grid import HealpixGrid
-
-Bands = Mapping[str, tuple[float, float]]
 
 ITERATIONS = 3
 MAX_CONDITION = 1e10  # of the templates' correlation matrix; beyond it amplitudes are differences of rounding errors
@@ -59,7 +56,7 @@ class Marginalization:
         cleaned: ``(npix,)`` sky - sum_i a_i t_i, over the whole sphere; its monopole is arbitrary.
         lmin, weights: first multipole of the fit and ``w_l`` ``(lmax+1,)``, as relative weights.
         before, after: ``(lmax+1,)`` spectra of the masked sky and of the cleaned one, over ``fsky``.
-        bands: name -> (lo, hi), clipped to lmin..lmax; bands that hold no multipole are dropped.
+        bands: clipped to lmin..lmax; bands that hold no multipole are dropped.
     """
 
     amplitudes: np.ndarray
@@ -70,7 +67,7 @@ class Marginalization:
     weights: np.ndarray
     before: np.ndarray
     after: np.ndarray
-    bands: dict[str, tuple[float, float]]
+    bands: Bands
 
     @property
     def ell(self) -> np.ndarray:
@@ -93,7 +90,7 @@ def marginalize(
         templates: ``(nt, npix)`` or ``(npix,)``.
         mask: ``(npix,)`` weights in 0..1, apodized or not.
         lmax: highest multipole of the fit, ``2 nside`` when None.
-        bands: name -> (lo, hi).
+        bands: in which powers are reported.
     Raises:
         UserError: lengths differ, the mask is empty, values on the mask are not finite, a template is constant on the
             mask, or the templates are linearly dependent there.
@@ -106,7 +103,7 @@ def marginalize(
     cleaned = sky - amplitudes @ templates
     left = np.stack([alms[0], alms[0] - amplitudes @ alms[1:]])
     before, after = cross_spectrum(left, left, lmax) / fsky(mask)
-    kept = _clip(bands or {}, lmin, lmax)
+    kept = (bands or Bands()).clipped(lmax, lmin)
     errors = np.sqrt(np.diag(covariance))
     return Marginalization(amplitudes, errors, covariance, cleaned, lmin, weights, before, after, kept)
 
@@ -132,9 +129,11 @@ def power_left(true_dust: np.ndarray, residual: np.ndarray, mask: np.ndarray, ba
         true_dust: ``(npix,)`` the dust in the sky.
         residual: ``(npix,)`` what is left of it, e.g. the cleaned sky minus the true CMB.
     """
-    kept, lmax = _measured_bands(bands, true_dust.size)
+    lmax = HealpixGrid.of_size(true_dust.size).safe_lmax
+    kept = bands.clipped(lmax, lmin=2)
     spectra = masked_spectra(np.stack([true_dust, residual]), mask, lmax=lmax)
-    return {name: _band_power(spectra[1, 1], band) / _band_power(spectra[0, 0], band) for name, band in kept.items()}
+    share = band_power(spectra[1, 1], kept) / band_power(spectra[0, 0], kept)
+    return dict(zip(kept, share.tolist(), strict=True))
 
 
 def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, bands: Bands) -> dict[str, float]:
@@ -149,10 +148,10 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
 
 def save(result: Marginalization, path: Path | str) -> Path:
     """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file)."""
-    powers = {"before": result.before, "after": result.after}
+    powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
     bands = {
-        name: {"lo": band[0], "hi": band[1], **{key: _band_power(cl, band) for key, cl in powers.items()}}
-        for name, band in result.bands.items()
+        name: {"lo": lo, "hi": hi, "before": before, "after": after}
+        for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
     }
     content = {
         **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
@@ -235,17 +234,3 @@ def _smooth(cl: np.ndarray) -> np.ndarray:
     sums = [np.concatenate([[0.0], np.cumsum(x)]) for x in (modes * ell[1:] * (ell[1:] + 1) * cl[1:], modes)]
     smooth = np.array((sums[0][last] - sums[0][first]) / (sums[1][last] - sums[1][first])) / (ell[1:] * (ell[1:] + 1))
     return np.concatenate([smooth[:1], smooth])
-
-
-def _clip(bands: Bands, lmin: int, lmax: int) -> dict[str, tuple[float, float]]:
-    clipped = {name: clip_band(max(lo, lmin), hi, lmax) for name, (lo, hi) in bands.items()}
-    return {name: band for name, band in clipped.items() if band is not None}
-
-
-def _measured_bands(bands: Bands, npix: int) -> tuple[dict[str, tuple[float, float]], int]:
-    lmax = HealpixGrid.of_size(npix).safe_lmax
-    return _clip(bands, 2, lmax), lmax
-
-
-def _band_power(cl: np.ndarray, band: tuple[float, float]) -> float:
-    return float(bin_spectrum(cl, np.ceil(band).astype(int))[1][0])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from sphereml.data.units import parse_unit
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.maps import SkyMap
 from sphereml.sky.ordering import nest_to_ring
 
 CARDS = {
@@ -67,6 +68,24 @@ def write_template(
         card, comment = CARDS.get(key, (_card_name(key), ""))
         table.header[card] = (value, comment)
     return write_atomically(path, _serialize(table))
+
+
+def write_sky_map(path: Path | str, maps: SkyMap, *, overwrite: bool = False) -> Path:
+    """Write maps with the names, units and spins of their fields; see :func:`write_template`.
+
+    Raises:
+        UserError: as :func:`write_template`, or the fields have different units.
+    """
+    nested = maps.nested()
+    columns = dict(zip(nested.column_names, nested.values.T, strict=True))
+    return write_template(path, columns, nested.unit, nested.header, overwrite=overwrite)
+
+
+def refuse_standing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raise UserError when one of these files stands already and may not be replaced."""
+    standing = next((path for path in paths if path.exists()), None)
+    if standing and not overwrite:
+        raise UserError(f"{standing} exists", "add --overwrite, or choose another folder with --out")
 
 
 def write_mask(path: Path | str, mask: np.ndarray, *, overwrite: bool = False) -> Path:

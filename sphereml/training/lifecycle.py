@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+from sphereml.tasks.protocol import Provenance
 from sphereml.training.runs import Run
 
 
@@ -29,19 +31,12 @@ class Diverged(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a finished training leaves: tensors for the weights file, scaling for the JSON beside it, manifest facts."""
+    """What a finished training leaves: tensors for the weights file, scaling, manifest facts, and the model card."""
 
     tensors: dict[str, torch.Tensor]
-    scaling: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Of the data a run is trained on; ``data`` must be the same when it is gone on with."""
-
-    data: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
+    scaling: dict[str, Any]
+    facts: dict[str, Any]
+    card: str
 
 
 def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Callable[[Run], Fitted]) -> Run:
@@ -72,6 +67,7 @@ def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Calla
     except BaseException:
         run.update(seconds_train=spent())
         raise
+    write_atomically(run.folder / "README.md", fitted.card.encode())
     run.finish(fitted.tensors, fitted.scaling, **fitted.facts, seconds_train=spent())
     return run
 

@@ -9,23 +9,22 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch.utils.data import DataLoader
 
+from sphereml.sources.batch import EpochSeeds
+from sphereml.tasks.protocol import STREAMS
+from sphereml.training.checkpoints import KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
-from sphereml.training.optimization import Regression, allow_tf32
+from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
-
-
-class EpochBatches(Protocol):
-    """Batches of one epoch, each a function of the epoch and its index: a dataset that needs no loader's batching."""
-
-    epoch: int
 
 
 class PlainProgress(Callback):
@@ -52,7 +51,7 @@ class Progress(RichProgressBar):
 class EpochOfBatches(Callback):
     """Tells the training batches which epoch it is, also after a resume."""
 
-    def __init__(self, batches: EpochBatches) -> None:
+    def __init__(self, batches: EpochSeeds) -> None:
         self.batches = batches
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -63,29 +62,24 @@ class EpochOfBatches(Callback):
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
-def train_network(
-    run: Run,
-    module: Regression,
-    train: EpochBatches,
-    validation: EpochBatches | None,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
+def train_network(run: Run, module: Regression, validates: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Fit the module's network in place; returns facts for the manifest.
 
     The best epoch on the validation batches is kept, or without them the last.
     """
     quieten_lightning()
     config = run.config.training
+    train = EpochSeeds(config.seed, STREAMS["train"], config.steps_per_epoch)
+    validation = EpochSeeds(config.seed, STREAMS["validation"], config.validation_batches) if validates else None
     allow_tf32(config.precision == "tf32")
+    early = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)] if validates else []
     checkpoint = ModelCheckpoint(
         run.checkpoints,
         filename="best",
         monitor="val_loss" if validation else None,
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    early: list[Callback] = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)]
     progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -97,26 +91,27 @@ def train_network(
             CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
-        callbacks=[EpochOfBatches(train), checkpoint, *(early if validation else []), progress],
+        callbacks=[EpochOfBatches(train), *early, progress, checkpoint, KeepLast(run.checkpoints)],
+        plugins=[WholeCheckpoints(), LightningEnvironment()],
+        default_root_dir=run.folder,
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         deterministic="warn",
     )
-    last = run.checkpoints / "last.ckpt"
+    last = latest_checkpoint(run.checkpoints, say)
     with _interruptible():
         trainer.fit(
             module,
-            DataLoader(cast(Dataset[Any], train), batch_size=None),
-            DataLoader(cast(Dataset[Any], validation), batch_size=None) if validation else None,
-            ckpt_path=str(last) if last.is_file() else None,
-            weights_only=False,
+            DataLoader(train, batch_size=None),
+            DataLoader(validation, batch_size=None) if validation else None,
+            ckpt_path=str(last) if last else None,
         )
     diverged = Diverged(f"the training of {run.name} diverged", "lower training.learning_rate")
     if not checkpoint.best_model_path:  # no epoch had a finite validation loss
         raise diverged
-    state = torch.load(checkpoint.best_model_path, weights_only=False, map_location="cpu")
+    state = read_checkpoint(Path(checkpoint.best_model_path))
     module.load_state_dict(state["state_dict"])
     module.settle()
     if not all(torch.isfinite(value).all() for value in module.network.state_dict().values()):

@@ -1,67 +1,104 @@
-"""A run on disk: ``<output>/<experiment>/<model>-<hash>/``, named by the hash of its complete configuration.
+"""A run on disk: ``<output>/<experiment>/<model>-<hash>/``, named by the hash of what its weights depend on.
 
-It holds ``config.yaml``, ``manifest.json`` (code and library versions, input checksums, seeds, weights' hash, times),
-``weights.safetensors`` with ``scaling.json`` beside it, ``checkpoints/`` and ``logs/``.  The manifest says
-``"complete": true`` only when everything is there.
+It holds ``config.json`` (every key that its task uses), ``model.safetensors`` (weights, with metadata),
+``scaling.json`` (means, units, first guess), ``manifest.json`` (code and library versions, checksums, seeds, times),
+``README.md`` (a model card), what the task must remember (``split.fits``), ``checkpoints/``, ``logs/``.  The manifest
+says ``"complete": true`` only when everything is there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from sphereml import __version__
-from sphereml.config.compose import load, run_hash, to_yaml
+from sphereml.config.compose import load, run_hash, to_json
 from sphereml.config.schema import ExperimentConfig
+from sphereml.data.fits_files import file_checksum
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from sphereml.data.store import Sky
+    from sphereml.sky.maps import SkyMap
+    from sphereml.training.predictor import Predictor
+
+_FIRST = ("integrated", "linear")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained (or to be trained) model; ``folder`` need not exist yet."""
+    """One trained (or to be trained) model; ``folder`` need not exist yet.
+
+    Example:
+        >>> import sphereml as sm
+        >>> run = sm.open_run("runs/demo/linear-0123abcd")  # doctest: +SKIP
+    """
 
     folder: Path
     config: ExperimentConfig
 
     @classmethod
-    def of(cls, config: ExperimentConfig) -> Run:
-        """The run a configuration belongs to."""
-        name = f"{config.model.name}-{run_hash(config)}"
+    def of(cls, config: ExperimentConfig, identity: Mapping[str, str] | None = None) -> Run:
+        """The run that a configuration belongs to, with the checksums of the files that it names."""
+        name = f"{config.model.name}-{run_hash(config, identity)}"
         return cls(Path(config.output) / config.name / name, config)
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path | str) -> Run:
         """A finished run.
 
         Raises:
-            UserError: no run, unfinished, or its configuration was changed after training.
+            UserError: no run, one of an earlier version, unfinished, or not as it was trained.
         """
-        run = cls(folder, load(folder / "config.yaml"))
+        folder = Path(folder)
+        if not (folder / "config.json").is_file() and (folder / "config.yaml").is_file():
+            raise UserError(f"{folder} was trained by an earlier sphereml, which kept other files", "train again")
+        run = cls(folder, load(folder / "config.json"))
         manifest = run.manifest()
         if not manifest:
             raise UserError(f"{folder} has no manifest.json", "restore it, or remove the run folder and train again")
-        if manifest.get("config_sha256") != file_sha256(folder / "config.yaml"):
+        if manifest.get("config_sha256") != file_checksum(folder / "config.json"):
             raise UserError(
-                f"{folder} was trained with another configuration than its config.yaml says",
+                f"{folder} was trained with another configuration than its config.json says",
                 "restore the file or train again",
             )
         if not manifest.get("complete"):
             raise UserError(f"the training in {folder} is not finished", "go on with `sphereml train ... --resume`")
-        for path, known in (
-            (run.weights_path, manifest["weights_sha256"]),
-            (run.scaling_path, manifest["scaling_sha256"]),
-        ):
-            if file_sha256(path) != known:
+        for path, key in run._sealed():
+            if not path.is_file():
+                raise UserError(f"{path} is missing", "restore it or train again")
+            if key in manifest and file_checksum(path) != manifest[key]:
                 raise UserError(f"{path} is not the file that was trained", "restore it or train again")
         return run
+
+    def _sealed(self) -> Iterator[tuple[Path, str]]:
+        """Files whose checksums the manifest holds, and under which key."""
+        yield self.weights_path, "weights_sha256"
+        yield self.scaling_path, "scaling_sha256"
+        if "split_sha256" in self.manifest():
+            yield self.split_path, "split_sha256"
+
+    def __repr__(self) -> str:
+        facts = self.manifest()
+        state = f"{facts['seconds_train']:.0f} s" if facts.get("complete") else "not finished"
+        return f"Run({self.name}, task {self.config.task}, {state}, {self.folder})"
+
+    def _repr_html_(self) -> str:
+        facts = {"model": self.name, "task": self.config.task, "folder": self.folder} | {
+            key: value
+            for key, value in self.manifest().items()
+            if key in ("epochs", "val_loss", "seconds_train", "code")
+        }
+        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
+        return f"<table>{rows}</table>"
 
     @property
     def name(self) -> str:
@@ -69,11 +106,15 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        return self.folder / "weights.safetensors"
+        return self.folder / "model.safetensors"
 
     @property
     def scaling_path(self) -> Path:
         return self.folder / "scaling.json"
+
+    @property
+    def split_path(self) -> Path:
+        return self.folder / "split.fits"
 
     @property
     def checkpoints(self) -> Path:
@@ -98,17 +139,16 @@ class Run:
         Raises:
             UserError: the folder cannot be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "config.yaml", to_yaml(self.config))
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder} ({error.strerror})", "choose another output=FOLDER") from error
+        path = write_atomically(
+            self.folder / "config.json", to_json(self.config).encode(), "choose another output=FOLDER"
+        )
         self.update(
             complete=False,
-            config_sha256=file_sha256(self.folder / "config.yaml"),
+            config_sha256=file_checksum(path),
             code=__version__,
             python=platform.python_version(),
             torch=torch.__version__,
+            threads=torch.get_num_threads(),
             seed=self.config.training.seed,
             data=data,
             **facts,
@@ -117,17 +157,24 @@ class Run:
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
         """Write weights and scaling; then, in one write, their hashes, the facts, and that the run is complete."""
         temporary = self.weights_path.with_suffix(".part")
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+        # One entry: several would be written in a random order, and equal weights would make other bytes.
+        metadata = {"sphereml": json.dumps({"version": __version__, "task": self.config.task, "model": self.name})}
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
         temporary.replace(self.weights_path)
         self.write_scaling(scaling)
-        hashes = {"weights_sha256": file_sha256(self.weights_path), "scaling_sha256": file_sha256(self.scaling_path)}
+        hashes = {
+            "weights_sha256": file_checksum(self.weights_path),
+            "scaling_sha256": file_checksum(self.scaling_path),
+        }
         self.update(**hashes, **facts, complete=True)
 
     def write_scaling(self, scaling: dict[str, Any]) -> None:
-        _write(self.scaling_path, json.dumps(scaling, indent=1))
+        write_atomically(self.scaling_path, json.dumps(scaling, indent=1).encode())
 
     def update(self, **facts: Any) -> None:
-        _write(self.folder / "manifest.json", json.dumps(self.manifest() | facts, indent=1, sort_keys=True))
+        """Add facts to the manifest."""
+        text = json.dumps(self.manifest() | facts, indent=1, sort_keys=True)
+        write_atomically(self.folder / "manifest.json", text.encode())
 
     def weights(self) -> dict[str, torch.Tensor]:
         return load_file(self.weights_path)
@@ -142,6 +189,20 @@ class Run:
         if trained.get("files") != data.get("files") or trained.get("seed") != data.get("seed"):
             raise UserError(f"the input maps changed since {self.folder} was started", "train again with --overwrite")
 
+    def predictor(self) -> Predictor:
+        """The trained model, ready to predict."""
+        from sphereml.training.predictor import Predictor
+
+        return Predictor(self)
+
+    def predict(self, sky: Sky | None = None) -> SkyMap:
+        """Full-sky maps of the outputs, from the sky that the run was trained on or from another one.
+
+        Raises:
+            UserError: the sky's inputs are not of the kind that the run was trained on, or the task has no full sky.
+        """
+        return self.predictor().predict(sky)
+
 
 def find_runs(folder: Path) -> list[Run]:
     """The finished runs in a folder (or the folder itself if it is one), baselines first, then by name.
@@ -149,29 +210,12 @@ def find_runs(folder: Path) -> list[Run]:
     Raises:
         UserError: no folder, or no finished run in it.
     """
-    if (folder / "config.yaml").is_file():
+    if (folder / "manifest.json").is_file() or (folder / "config.json").is_file():
         return [Run.open(folder)]
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", "train first: `sphereml train experiment=NAME`")
-    runs = [Run.open(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
-    if not runs:
+    found = {path.parent for name in ("config.json", "config.yaml") for path in folder.glob(f"*/{name}")}
+    if not found:
         raise UserError(f"{folder} holds no run", "train first: `sphereml train experiment=NAME`")
-    baselines = ["integrated", "linear"]
-    return sorted(runs, key=lambda run: (baselines.index(run.name) if run.name in baselines else 9, run.name))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file; raises UserError when it is missing."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "restore it or train again")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def as_tensor(array: np.ndarray | float) -> torch.Tensor:
-    return torch.from_numpy(np.atleast_1d(np.asarray(array, dtype=np.float64)))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    runs = [Run.open(path) for path in sorted(found)]
+    return sorted(runs, key=lambda run: (_FIRST.index(run.name) if run.name in _FIRST else len(_FIRST), run.name))

@@ -21,12 +21,12 @@ from sphereml.evaluation.lensing.noise import (
     response,
 )
 from sphereml.evaluation.lensing.seeds import seed_spread
-from sphereml.evaluation.lensing.study import LensingStudy
+from sphereml.evaluation.lensing.setting import Setting
 from sphereml.lensing.iterated import Iteration, iterate_eb
 from sphereml.lensing.n0 import NoiseModel, combined
 
 
-def main_part(study: LensingStudy) -> dict[str, Any]:
+def main_part(study: Setting) -> dict[str, Any]:
     theory, iteration = theory_curves(study)
     content: dict[str, Any] = {
         "experiment": _experiment(study),
@@ -49,18 +49,18 @@ def main_part(study: LensingStudy) -> dict[str, Any]:
     return content
 
 
-def _experiment(study: LensingStudy) -> dict[str, Any]:
+def _experiment(study: Setting) -> dict[str, Any]:
     config = study.config
     lensing, patches = config.lensing, config.patches
     return {
         "name": config.name, "simulator": lensing.simulator, "noise": lensing.noise, "beam": lensing.beam,
         "taper": lensing.taper, "size": patches.size, "pixel_arcmin": patches.pixel_arcmin,
-        "degrees": patches.size * patches.pixel_arcmin / 60, "patches": len(study.test.groups),
+        "degrees": study.task.patch.extent, "patches": len(study.test.groups),
         "seed": config.evaluation.seed, "lmin": lensing.lmin, "lmax_eb": lensing.lmax_eb, "reference": study.reference,
     }  # fmt: skip
 
 
-def theory_curves(study: LensingStudy) -> tuple[dict[str, Any], str]:
+def theory_curves(study: Setting) -> tuple[dict[str, Any], str]:
     """C^kk and N0 in the bands, and the iterated one if some convention of its iteration settles."""
     task, bands = study.task, study.bands
     reach = min(math.ceil(bands.edges[-1]) + 1, 2 * task.observation.lmax - 1)
@@ -89,7 +89,7 @@ def _from_two(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([curve[2:3], curve[2:3], curve[2:]]) for name, curve in curves.items()}
 
 
-def _model(study: LensingStudy, name: str, theory: dict[str, Any]) -> dict[str, Any]:
+def _model(study: Setting, name: str, theory: dict[str, Any]) -> dict[str, Any]:
     judged = study.judged[name]
     auto, _, truth = judged.means[1][0].tolist()
     entry = _facts(study, name) | {"auto": auto, "truth": truth, "response": response(judged).to_json()}
@@ -113,7 +113,7 @@ def _ratio(judged: Judged, reference: Judged) -> dict[str, Any]:
     return noise_ratio(judged, reference).to_json() | {"goal": whole}
 
 
-def _facts(study: LensingStudy, name: str) -> dict[str, Any]:
+def _facts(study: Setting, name: str) -> dict[str, Any]:
     if name in study.quadratic:
         return {"kind": "quadratic", "label": QUADRATIC[name]}
     if name in study.ensembles:
@@ -126,7 +126,7 @@ def _facts(study: LensingStudy, name: str) -> dict[str, Any]:
             "seconds_train": study.seconds()[name], "averaged": averaged}  # fmt: skip
 
 
-def _e_spectra(study: LensingStudy) -> dict[str, Any]:
+def _e_spectra(study: Setting) -> dict[str, Any]:
     bands, judged = patch_bands(study.task, "e"), study.judge("e")
     models = {
         name: {
@@ -138,7 +138,7 @@ def _e_spectra(study: LensingStudy) -> dict[str, Any]:
     return {"bands": {"edges": list(bands.edges), "ell": bands.centers.tolist()}, "models": models}
 
 
-def setting_entry(study: LensingStudy) -> dict[str, Any]:
+def setting_entry(study: Setting) -> dict[str, Any]:
     """What patches of one size (or noise level) give."""
     models = {
         name: {
@@ -150,22 +150,20 @@ def setting_entry(study: LensingStudy) -> dict[str, Any]:
     }
     config = study.config
     return {
-        "degrees": config.patches.size * config.patches.pixel_arcmin / 60, "size": config.patches.size,
+        "degrees": study.task.patch.extent, "size": config.patches.size,
         "noise_level": config.lensing.noise, "networks": list(study.runs), "reference": study.reference,
         "bands": {"edges": list(study.bands.edges), "ell": study.bands.centers.tolist()}, "models": models,
     }  # fmt: skip
 
 
-def omega_c_entry(study: LensingStudy) -> dict[str, Any]:
+def omega_c_entry(study: Setting) -> dict[str, Any]:
     fits = study.density_fits()
     first = next(iter(fits.values()))
     models = {name: fit.to_json() for name, fit in fits.items()}
     return {"grid": first.grid[::4].tolist(), "fiducial": first.fiducial, "models": models}
 
 
-def notes_of(
-    main: LensingStudy, studies: Sequence[LensingStudy], content: dict[str, Any], skip: Collection[str]
-) -> list[str]:
+def notes_of(main: Setting, studies: Sequence[Setting], content: dict[str, Any], skip: Collection[str]) -> list[str]:
     """What a reader must know to trust the numbers."""
     count = len(main.test.groups)
     notes = [
@@ -183,7 +181,7 @@ def notes_of(
         known = (lensing.noise, lensing.beam) == (1.0, 1.0)
         whole = " (1.47 to 1.08 from L = 100 to 2000 on whole skies)" if known else ""
         notes.append(f"The fair EB's proxy over its N0: {shown}{whole}.")
-    if len({study.config.patches.size * study.config.patches.pixel_arcmin for study in studies}) < 2:
+    if len({study.task.patch.extent for study in studies}) < 2:
         notes.append("Patch sizes (fig. 12): all runs are of one size, so there is nothing to compare; add runs of "
                      "1.25, 2.5 and 5 degrees.")  # fmt: skip
     if main.config.lensing.simulator == "flat" and len(np.unique(main.test.groups)) == count:

@@ -17,14 +17,12 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from sphereml.errors import UserError
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair
 from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
 from sphereml.lensing.patch_model import PatchModel
 from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures, fair_filter
-from sphereml.training.lensing_fit import build_lensing_network, predict_standardized
-from sphereml.training.runs import Run
+from sphereml.training.predictor import Predictor
 
 Maps = Mapping[str, torch.Tensor]
 _PAIRS: dict[str, Pair] = {"qe_naive": "EB", "qe_eb": "EB", "qe_mv": "MV"}
@@ -41,43 +39,22 @@ class Estimates(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NetworkEstimate:
-    """A finished run.
-
-    Args:
-        name: what it is called in tables; ``task`` is that of its configuration, shared by runs that see the same.
-    """
+    """A finished run, called ``name`` in tables; its predictor's task is shared by runs that see the same."""
 
     name: str
-    run: Run
-    task: LensingTask
+    predictor: Predictor
 
     @property
     def names(self) -> list[str]:
         return [self.name]
 
-    @cached_property
-    def network(self) -> torch.nn.Module:
-        """With the trained weights, ready to predict."""
-        network = build_lensing_network(self.run.config, self.task)
-        network.load_state_dict(self.run.weights())
-        return network.eval()
-
-    @cached_property
-    def scaling(self) -> LensingScaling:
-        return LensingScaling.from_json(self.run.scaling())
-
-    @torch.no_grad()
     def __call__(self, sample: LensingSample) -> dict[str, Maps]:
         """Raises UserError when the training had diverged."""
-        asked = replace(sample, truth={name: sample.truth[name] for name in self.task.outputs})
-        batch = self.task.batch(asked, self.scaling)
-        predicted = predict_standardized(self.network.to(sample.q.device), batch, self.task)
-        units = torch.tensor(self.scaling.target_std, device=predicted.device)
-        images = (predicted * units).float().cpu()
-        if not images.isfinite().all():
-            what = f"{self.run.folder} predicts values that are not finite: its training diverged"
-            raise UserError(what, "train again with a lower training.learning_rate")
-        return {self.name: dict(zip(self.task.outputs, images.unbind(-1), strict=True))}
+        task, scaling = self.predictor.task, self.predictor.scaling
+        assert isinstance(task, LensingTask) and isinstance(scaling, LensingScaling)
+        asked = replace(sample, truth={name: sample.truth[name] for name in task.names})
+        images = self.predictor.batch(task.batch(asked, scaling)).float()
+        return {self.name: dict(zip(task.names, images.unbind(-1), strict=True))}
 
 
 @dataclass(frozen=True, eq=False)

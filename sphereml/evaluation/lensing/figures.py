@@ -37,9 +37,8 @@ class Drawn:
     ours: str
 
 
-def draw_figures(folder: Path) -> list[Path]:
-    """Draw what ``folder/lensing.json`` and ``kappa_maps.npz`` hold; returns the pictures."""
-    content = json.loads((folder / "lensing.json").read_text())
+def draw_figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw a result and the ``kappa_maps.npz`` of its folder; returns the pictures."""
     with np.load(folder / "kappa_maps.npz") as stored:
         maps = dict(stored)
     figures = folder / "figures"

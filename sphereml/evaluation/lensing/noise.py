@@ -13,18 +13,18 @@ variances add.  A ratio of two estimators' N_L is taken within each such sample,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.lensing.patch_spectra import (
-    Bands,
+    PatchBands,
     PatchPowers,
     correlation_of,
     jackknife_error,
@@ -32,6 +32,7 @@ from sphereml.lensing.patch_spectra import (
     residual_of,
     response_of,
 )
+from sphereml.sky.plane import SquareGrid
 from sphereml.tasks.lensing import LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA
 
@@ -41,34 +42,34 @@ GOAL = (300.0, 2000.0)
 GOAL_SPAN = f"{GOAL[0]:g} < L < {GOAL[1]:g}"
 
 
-def band_edges(fundamental: float, top: float) -> tuple[float, ...]:
-    """Edges of bands no narrower than the fundamental multipole, up to ``top``."""
+def wide_bands(fundamental: float, top: float) -> Bands:
+    """Consecutive bands no narrower than the fundamental multipole, up to ``top``.
+
+    Raises:
+        UserError: there is none.
+    """
     edges = [float(_EDGES[0])]
     for edge in (edge for edge in _EDGES[1:] if edge <= top):
         if edge - edges[-1] >= fundamental * (1 - 1e-6):
             edges.append(float(edge))
-    return tuple(edges)
+    return Bands.edges(*edges)
 
 
-def patch_bands(task: LensingTask, output: str = "kappa") -> Bands:
+def patch_bands(task: LensingTask, output: str = "kappa") -> PatchBands:
     """Bands of an output's spectra on an experiment's patches, under its mask."""
-    return Bands(_modes(task.config), output_edges(task.config, output), task.mask.double())
+    return PatchBands(FlatModes(task.patch), output_bands(task.config, output), task.mask.double())
 
 
-def output_edges(config: ExperimentConfig, output: str = "kappa") -> tuple[float, ...]:
-    """Edges of those bands."""
-    modes = _modes(config)
+def output_bands(config: ExperimentConfig, output: str = "kappa") -> Bands:
+    """Bands of an output's spectra on the patches of an experiment."""
+    grid = SquareGrid(config.patches.size, config.patches.pixel_arcmin)
     reach = LMAX_KAPPA if output == "kappa" else config.lensing.lmax_eb
-    return band_edges(modes.ell_f, min(reach, modes.nyquist_ell, config.lensing.spectra_lmax))
+    return wide_bands(grid.fundamental_ell, min(reach, grid.nyquist_ell, config.lensing.spectra_lmax))
 
 
-def _modes(config: ExperimentConfig) -> FlatModes:
-    return FlatModes(config.patches.size, config.patches.pixel_arcmin / 60)
-
-
-def inside_goal(edges: Sequence[float]) -> np.ndarray:
-    """Which bands lie within the multipoles of the goal."""
-    return np.array([lo >= GOAL[0] and hi <= GOAL[1] for lo, hi in pairwise(edges)])
+def inside_goal(bands: Bands) -> np.ndarray:
+    """Which bands lie within the multipoles of the goal, bool ``(nband,)``."""
+    return (bands.lower >= GOAL[0]) & (bands.upper <= GOAL[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ def noise_ratio(judged: Judged, reference: Judged) -> Measured:
 
 def goal_ratio(judged: Judged, reference: Judged) -> Measured | None:
     """The mean of that ratio over the bands within the multipoles of ``GOAL``; None when there are none."""
-    inside = inside_goal(judged.test.bands.edges)
+    inside = inside_goal(judged.test.bands.bands)
     if not inside.any():
         return None
     return measure(lambda *means: _ratio(*means)[..., inside].mean(axis=-1, keepdims=True), judged, reference)

@@ -1,6 +1,6 @@
 """One self-contained HTML page of a lensing study: each figure beside the paper's statement, tables, notes.
 
-Reads ``lensing.json``, ``figures/*.png`` and ``figures/captions.json`` of a folder.
+It shows a result with ``figures/*.png`` and ``figures/captions.json`` of its folder.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing.labels import model_lines, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
+from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import spelt_fit
-from sphereml.evaluation.report import ABSENT, is_finite, number, picture, read_json
+from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
+from sphereml.evaluation.protocol import read_json
 
-_REMAKE = "run `sphereml study lensing` again"
+_REMAKE = LensingResult.remake
 _UNIT = 1e-8
 
 
-def write_lensing_report(folder: Path) -> Path:
+def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
     """Write ``folder/report.html``.
 
     Raises:
-        UserError: ``lensing.json`` or the captions are missing or no JSON, or a figure is gone.
+        UserError: the captions are missing or no JSON, or a figure is gone.
     """
-    content, captions = _read(folder / "lensing.json"), _read(folder / "figures" / "captions.json")
+    path = folder / "figures" / "captions.json"
+    captions = read_json(path, _REMAKE)
+    if not isinstance(captions, dict):
+        raise UserError(f"{path} holds no JSON object", _REMAKE)
     figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
     return write_atomically(folder / "report.html", render(content, figures).encode())
 
@@ -40,12 +45,11 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     """The page as text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(with_error=_with_error, number=number, fit=spelt_fit, probability=_probability)
-    package = files("sphereml.evaluation")
-    template = environment.from_string(package.joinpath("lensing_report.html.j2").read_text())
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
     edges = content["bands"]["edges"]
     short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
-        style=Markup(package.joinpath("report.css").read_text()),
+        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         content=content,
         bands=[f"{lo:g}–{hi:g}" for lo, hi in pairwise(edges)],
         tables=_tables(content, short),
@@ -55,13 +59,6 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         quadratic={name: model for name, model in content["models"].items() if model["kind"] == "quadratic"},
         figures=figures,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path, _REMAKE)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object", _REMAKE)
-    return content
 
 
 def _tables(

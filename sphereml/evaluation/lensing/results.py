@@ -1,4 +1,4 @@
-"""``lensing.json``: everything that was measured, and the files beside it.
+"""``lensing.json``: everything that was measured of lensing runs, and the files beside it.
 
 Schema (lists hold one value a band of L unless said otherwise; no number is infinite, what is not known is null;
 ``M`` = ``{"value": [...], "error": [...]}``):
@@ -30,97 +30,63 @@ Schema (lists hold one value a band of L unless said otherwise; no number is inf
 from __future__ import annotations
 
 import io
-import json
-import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from sphereml.config.schema import ExperimentConfig
 from sphereml.data.whole_files import write_atomically
-from sphereml.errors import UserError
-from sphereml.evaluation.lensing.entries import main_part, notes_of, omega_c_entry, setting_entry
-from sphereml.evaluation.lensing.noise import output_edges
-from sphereml.evaluation.lensing.sentences import PAPER
-from sphereml.evaluation.lensing.study import LensingStudy, run_names, settings_of
-from sphereml.training.runs import Run
+from sphereml.evaluation.lensing.setting import Setting
+from sphereml.evaluation.protocol import Result
 
 
-def measure_runs(runs: Sequence[Run], say: Callable[[str], None], skip: Collection[str] = ()) -> LensingResult:
-    """Measure finished runs; the first setting in full, the others' noise.
+class LensingResult(Result):
+    """What was measured; ``setting`` holds the maps, after a measurement only."""
 
-    Args:
-        skip: of ``nulls``, ``omega_c`` and ``uncertainty``, what is not measured.
+    file = "lensing.json"
+    remake: ClassVar[str] = "run `sphereml study lensing` again"
 
-    Raises:
-        UserError: a run that is not of lensing, or too few test patches for the bands.
-    """
-    names = dict(zip((id(run) for run in runs), run_names(runs), strict=True))
-    settings = settings_of(runs)
-    studies = [LensingStudy({names[id(run)]: run for run in setting}, say) for setting in settings]
-    main = studies[0]
-    refuse_few(main.config)
-    content = main_part(main)
-    content["patch_sizes"] = [setting_entry(study) for study in studies]
-    if "nulls" not in skip:
-        content["nulls"] = _json(main.null_tests())
-    if "omega_c" not in skip:
-        content["omega_c"] = omega_c_entry(main)
-    if "uncertainty" not in skip:
-        content["uncertainty"] = _json(main.calibrations())
-    content["paper"], content["notes"] = PAPER, notes_of(main, studies, content, skip)
-    return LensingResult(finite(content), main)
+    def __init__(self, content: dict[str, Any], setting: Setting | None = None) -> None:
+        super().__init__(content)
+        self.setting = setting
 
+    def save(self, folder: Path | str) -> Path:
+        """Write ``lensing.json`` and ``kappa_maps.npz``."""
+        if self.setting is not None:
+            write_atomically(Path(folder) / "kappa_maps.npz", self._maps(self.setting))
+        return super().save(folder)
 
-@dataclass(frozen=True, eq=False)
-class LensingResult:
-    """``content`` of ``lensing.json``, and the study it comes from, for its maps."""
-
-    content: dict[str, Any]
-    study: LensingStudy
-
-    def save(self, folder: Path) -> Path:
-        """Write ``lensing.json`` and ``kappa_maps.npz``; raises UserError when the folder cannot be written."""
-        write_atomically(folder / "kappa_maps.npz", self._maps())
-        text = json.dumps(self.content, indent=1, allow_nan=False)
-        return write_atomically(folder / "lensing.json", text.encode())
-
-    def _maps(self) -> bytes:
-        test = self.study.test
+    def _maps(self, setting: Setting) -> bytes:
+        test = setting.test
         maps = {"truth": test.truth["kappa"].numpy()}
-        for name in self.study.runs:
+        for name in setting.runs:
             maps[name] = test.images[name]["kappa"].numpy()
             if "uncertainty" in self.content:
-                maps[f"{name}_sigma"] = self.study.sigma(name).numpy()
+                maps[f"{name}_sigma"] = setting.sigma(name).numpy()
         stream = io.BytesIO()
         np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
         return stream.getvalue()
 
+    def figures(self, folder: Path) -> list[Path]:
+        from sphereml.evaluation.lensing.figures import draw_figures
 
-def refuse_few(config: ExperimentConfig) -> None:
-    """Raise UserError when there are too few test or validation patches for a covariance of the bands of kappa."""
-    bands, lensing = len(output_edges(config)) - 1, config.lensing
-    if config.evaluation.patches < bands + 3:
-        what = f"{config.evaluation.patches} test patches for {bands} bands of L"
-        raise UserError(what, f"raise evaluation.patches to {bands + 3} or more, better to {10 * bands}")
-    skies = min(lensing.test_skies, lensing.validation_skies)
-    if lensing.simulator == "curved" and (skies < 2 or skies * lensing.patches_per_sky < bands + 3):
-        what = f"{skies} skies of {lensing.patches_per_sky} patches to test (or to validate) for {bands} bands of L"
-        raise UserError(what, "an error takes two skies or more: raise lensing.test_skies and lensing.validation_skies")
+        return draw_figures(self.content, folder)
 
+    def report(self, folder: Path) -> Path:
+        from sphereml.evaluation.lensing.report import write_lensing_report
 
-def _json(parts: Any) -> Any:
-    """Nested dicts of results as JSON values."""
-    return {key: _json(part) for key, part in parts.items()} if isinstance(parts, dict) else parts.to_json()
+        return write_lensing_report(self.content, folder)
 
+    def table(self) -> None:
+        from sphereml.evaluation.lensing.table import lensing_table
 
-def finite(value: Any) -> Any:
-    """The same tree with null for every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        lensing_table(self.content)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"model": name, "L": ell, "noise": noise, "error": error, "correlation": correlation}
+            for name, model in self.content["models"].items()
+            for ell, noise, error, correlation in zip(
+                self.content["bands"]["ell"], *model["noise"].values(), model["correlation"]["value"], strict=True
+            )
+        ]

@@ -3,8 +3,8 @@
 Conventions: a set is a function of ``evaluation.seed`` and its stream, and gives the same patches whenever it is gone
 through; sets of the same stream and different cosmologies share their random phases.  No stream is one of training.
 Patches of one sky are one jackknife group, as they share long waves: of a curved sky (patches are taken evenly from the
-skies of their part) and of a drawn one, from which neighbours are cut.  Where there are fewer than 20 drawn skies, too
-few for an error, every drawn patch is a group, and the errors of the lowest bands are a little too small.
+skies of their part) and of a drawn one, from which neighbours are cut.  Where there are too few drawn skies for an
+error every drawn patch is a group, and the errors of the lowest bands are a little too small.
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ import torch
 
 from sphereml.evaluation.lensing.estimates import Estimates
 from sphereml.lensing.flat_estimator import mean_field
-from sphereml.simulate.cmb_spectra import CmbSpectra
-from sphereml.simulate.flat_lensing import FlatLensing, LensedPatches
+from sphereml.sources.batch import Part, batch_seed
+from sphereml.sources.lensed_patches import PatchSource
 from sphereml.tasks.lensing import LensingSample, LensingTask
-from sphereml.training.lensing_fit import batch_seed
-from sphereml.training.patch_sources import Part, StoredPatches, open_source
+from sphereml.training.predictor import best_device
 
 # Streams of the evaluation seed; those of training are below 10.
 STREAMS = {"validation": 10, "test": 11, "null": 12, "gaussian": 13}
-_LEAST_SKIES = 20
 
 
 @dataclass(frozen=True, eq=False)
 class PatchSet:
-    """``count`` observed patches.
+    """``count`` observed patches, or as many as the source holds.
 
     Args:
-        source: of noiseless patches; one of stored skies gives at most what it holds.
+        source: of noiseless patches.
         batch: patches at a time.
         unlensed: the polarization before lensing is what is observed; the truth stays.
     """
 
     task: LensingTask
-    source: FlatLensing | StoredPatches
+    source: PatchSource
     stream: str
     count: int
     batch: int
@@ -47,39 +45,21 @@ class PatchSet:
 
     @property
     def _chosen(self) -> np.ndarray:
-        """Indices of the patches."""
-        if isinstance(self.source, FlatLensing):
-            return np.arange(self.count)
-        held = len(self.source.patches)
-        return np.linspace(0, held - 1, min(self.count, held)).astype(np.int64)
+        return self.source.chosen(self.count)
 
     @property
     def groups(self) -> np.ndarray:
         """The jackknife group of every patch."""
-        if isinstance(self.source, StoredPatches):
-            return self.source.groups[self._chosen]
-        skies = self._drawn_skies((self.source.sky.size // self.source.patch.size) ** 2)
-        return skies if len(np.unique(skies)) >= _LEAST_SKIES else self._chosen
-
-    def _drawn_skies(self, each: int) -> np.ndarray:
-        """The drawn sky of every patch: each batch draws its own."""
-        batch, place = np.divmod(self._chosen, self.batch)
-        result: np.ndarray = batch * self.batch + place // each
-        return result
+        return self.source.groups(self._chosen, self.batch)
 
     def batches(self, device: torch.device) -> Iterator[LensingSample]:
         chosen, seed = self._chosen, self.task.config.evaluation.seed
         for index, start in enumerate(range(0, len(chosen), self.batch)):
             generator = torch.Generator(device).manual_seed(batch_seed(seed, STREAMS[self.stream], index))
-            patches = self._noiseless(chosen[start : start + self.batch], generator)
+            patches = self.source.take(chosen[start : start + self.batch], generator)
             if self.unlensed:
                 patches = replace(patches, q=patches.q_unlensed, u=patches.u_unlensed)
             yield self.task.observe(patches, generator)
-
-    def _noiseless(self, chosen: np.ndarray, generator: torch.Generator) -> LensedPatches:
-        if isinstance(self.source, FlatLensing):
-            return self.source.draw(len(chosen), generator)
-        return self.source.patches[torch.from_numpy(chosen)].to(generator.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,21 +71,14 @@ class PatchSets:
 
     def part(self, part: Part) -> PatchSet:
         """Validation or test patches of the experiment's own simulator."""
-        source = open_source(self.task.config, self.task.spectra, part)
-        assert isinstance(source, FlatLensing | StoredPatches)
-        return self._set(source, part)
-
-    def drawn(self, stream: str, spectra: CmbSpectra | None = None, gaussian: bool = False) -> PatchSet:
-        """Patches drawn by FFT from the fiducial spectra or others; see :class:`FlatLensing`."""
-        return self._set(FlatLensing(self.task.patch, spectra or self.task.spectra, gaussian), stream)
+        return self.of(part, self.task.patches(part))
 
     def unlensed(self) -> PatchSet:
         """Observed as if nothing had been lensed; the truth is a kappa that the data know nothing of."""
-        source = open_source(self.task.config, self.task.spectra, "test")
-        assert isinstance(source, FlatLensing | StoredPatches)
-        return replace(self._set(source, "null"), unlensed=True)
+        return replace(self.of("null", self.task.patches("test")), unlensed=True)
 
-    def _set(self, source: FlatLensing | StoredPatches, stream: str) -> PatchSet:
+    def of(self, stream: str, source: PatchSource) -> PatchSet:
+        """A set of any source."""
         return PatchSet(self.task, source, stream, self.task.config.evaluation.patches, self.batch)
 
 
@@ -148,7 +121,7 @@ class Reconstructions:
 
 def reconstruct(patches: PatchSet, estimators: Sequence[Estimates], say: Callable[[str], None]) -> Reconstructions:
     """Run every estimator over a set of patches, on the GPU where there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     truths: list[dict[str, torch.Tensor]] = []
     lots: list[dict[str, dict[str, torch.Tensor]]] = []
     for sample in patches.batches(device):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sphereml.config.schema import EvaluationConfig
 from sphereml.evaluation.lensing.noise import Judged
-from sphereml.lensing.patch_spectra import Bands
+from sphereml.lensing.patch_spectra import PatchBands
 from sphereml.training.runs import Run
 
 
@@ -24,13 +25,13 @@ def same_but_seed(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         training = replace(run.config.training, seed=0)
-        alike = replace(run.config, training=training, output="", models=[])
+        alike = replace(run.config, training=training, output="", models=[], evaluation=EvaluationConfig())
         groups.setdefault(repr(asdict(alike)), []).append(run)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def seed_spread(
-    judged: Mapping[str, Judged], images: Mapping[str, torch.Tensor], truth: torch.Tensor, bands: Bands
+    judged: Mapping[str, Judged], images: Mapping[str, torch.Tensor], truth: torch.Tensor, bands: PatchBands
 ) -> dict[str, Any]:
     """Spread of spectra (eq. 18) and of maps between seeds, by band; JSON values.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sphereml.evaluation.lensing.noise import GOAL_SPAN, inside_goal
+from sphereml.harmonics.bands import Bands
 
 # The paper's statements, in our words, from its abstract; where that gives no number, none is made up.
 PAPER = {
@@ -98,7 +99,7 @@ class Sentences:
     def sizes(self) -> str:
         parts = []
         for setting in self.content["patch_sizes"]:
-            inside = inside_goal(setting["bands"]["edges"])
+            inside = inside_goal(Bands.edges(*setting["bands"]["edges"]))
             for name in setting["networks"] if inside.any() else []:
                 ratio = floats(setting["models"][name]["ratio"]["value"])[inside].mean()
                 parts.append(f"{name} on {setting['degrees']:g}°: {ratio:.2f}.")

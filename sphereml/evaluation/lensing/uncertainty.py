@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sphereml.evaluation.lensing.noise import Measured
-from sphereml.lensing.patch_spectra import Bands
+from sphereml.lensing.patch_spectra import PatchBands
 
 _RINGS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32)
 _MAGNITUDES = 8
@@ -44,7 +44,7 @@ class CalibratedError:
     band_deviation: np.ndarray
 
     @classmethod
-    def fit(cls, prediction: torch.Tensor, truth: torch.Tensor, bands: Bands) -> CalibratedError:
+    def fit(cls, prediction: torch.Tensor, truth: torch.Tensor, bands: PatchBands) -> CalibratedError:
         """From validation patches ``(patch, size, size)``."""
         residual = prediction - truth
         rings = _rings(edge_distance(prediction.shape[-1]), len(prediction))
@@ -87,7 +87,7 @@ class Calibration:
 
 
 def check_calibration(
-    error: CalibratedError, prediction: torch.Tensor, truth: torch.Tensor, bands: Bands
+    error: CalibratedError, prediction: torch.Tensor, truth: torch.Tensor, bands: PatchBands
 ) -> Calibration:
     """Of an error fitted elsewhere, on test patches."""
     residual = prediction - truth

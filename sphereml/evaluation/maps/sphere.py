@@ -7,13 +7,13 @@ use no iterations: their differences matter, not their values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.evaluation.statistics import jackknife_sem
+from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import superpixels
@@ -45,7 +45,7 @@ class SphereScores:
 
 
 def score_sphere(
-    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, bands: Mapping[str, list[float]], block_nside: int
+    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, bands: Bands, block_nside: int
 ) -> SphereScores:
     """Scores of a full-sky prediction ``(npix,)`` under a mask of weights in 0..1.
 
@@ -53,18 +53,19 @@ def score_sphere(
         UserError: the blocks of the jackknife are finer than the map, or the mask lies in one of them.
     """
     grid = HealpixGrid.of_size(mask.size)
-    lmax = min(int(np.ceil(max(hi for _, hi in bands.values()))), grid.safe_lmax)
+    lmax = min(bands.lmax + 1, grid.safe_lmax)
+    bands = bands.clipped(lmax, lmin=2)
     maps = np.stack([target, prediction]).astype(np.float64)
     r = _correlation(maps, mask, lmax, iterations=3)
-    named = {name: _band(r, band) for name, band in bands.items()}
+    named = dict(zip(bands, band_mean(r, bands).tolist(), strict=True))
     blocks = superpixels(np.ones(mask.size), grid.nside, block_nside)
     size = np.bincount(blocks, mask)
     used = np.flatnonzero(size > 0)
     if len(used) < 2:
         raise UserError("the test region lies in one block of sky: no standard error", "raise evaluation.block_nside")
     masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
-    rows = [_correlation(maps, kept, lmax, iterations=0) for kept in masks]
-    samples = {name: np.array([_band(row, band) for row in rows]) for name, band in bands.items()}
+    rows = np.stack([_correlation(maps, kept, lmax, iterations=0) for kept in masks])
+    samples = dict(zip(bands, band_mean(rows, bands).T, strict=True))
     sem = {name: jackknife_sem(samples[name], size[used]) for name in bands}
     return SphereScores(np.arange(lmax + 1), r, named, sem, samples, size[used])
 
@@ -72,7 +73,3 @@ def score_sphere(
 def _correlation(maps: np.ndarray, mask: np.ndarray, lmax: int, iterations: int) -> np.ndarray:
     spectra = masked_spectra(maps, mask, lmax=lmax, iterations=iterations)
     return correlation(spectra[0, 1], spectra[0, 0], spectra[1, 1])
-
-
-def _band(r: np.ndarray, band: list[float]) -> float:
-    return float(band_mean(r, max(band[0], 2), band[1]))

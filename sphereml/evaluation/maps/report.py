@@ -1,13 +1,12 @@
 """One self-contained HTML report of a comparison: tables, figures, notes; no file beside it is needed to read it.
 
-Reads ``comparison.json`` (written by ``sphereml compare``), and ``figures/*.png`` with their captions from
+It shows a comparison (see :mod:`~sphereml.evaluation.maps.comparison`) and ``figures/*.png`` with their captions from
 ``figures/captions.json`` (``{"file name without .png": "caption"}``).  Figures come in the order of the captions, then
 by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard errors; spectra are C_ell.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -20,22 +19,22 @@ from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+from sphereml.evaluation.maps.comparison import Comparison
+from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
 
-ABSENT = "–"
-_REMAKE = "run `sphereml compare` for this run again"
+_REMAKE = Comparison.remake
 
 
-def write_report(folder: Path | str) -> Path:
-    """Write ``folder/report.html`` from ``folder/comparison.json`` and the figures beside it.
+def write_report(comparison: Comparison, folder: Path | str) -> Path:
+    """Write ``folder/report.html`` from a comparison and the figures that stand in the folder.
 
     Returns:
         The path of the report.
     Raises:
-        UserError: ``comparison.json`` is missing, no JSON, or lacks what the schema asks for; a figure is no PNG.
+        UserError: a figure is no PNG, or the folder cannot be written.
     """
     folder = Path(folder)
-    comparison = load_comparison(folder / "comparison.json")
-    page = render(comparison, _figures(folder / "figures"))
+    page = render(comparison.content, _figures(folder / "figures"))
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -46,7 +45,7 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
     models = comparison["models"]
     return template.render(
-        style=Markup(files(__package__).joinpath("report.css").read_text()),
+        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         split=comparison["split"],
         experiment=_experiment(comparison.get("experiment")),
         bands=comparison["ell_bands"],
@@ -60,41 +59,6 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         notes=[str(note) for note in comparison.get("notes") or []],
         figures=figures,
     )
-
-
-def load_comparison(path: Path) -> dict[str, Any]:
-    """Read and check ``comparison.json``; raises UserError when it cannot be reported on."""
-    content = read_json(path, _REMAKE)
-    fault = _fault(content)
-    if fault:
-        raise UserError(f"{path} {fault}", _REMAKE)
-    return dict(content)
-
-
-def read_json(path: Path, mend: str) -> Any:
-    """The content of a file; raises UserError with this advice when it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", mend) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})", mend) from None
-
-
-def _fault(content: Any) -> str | None:
-    """What the comparison lacks, in words, or None."""
-    if not isinstance(content, dict):
-        return "holds no JSON object"
-    missing = [key for key in ("split", "ell_bands", "models") if key not in content]
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    if not isinstance(content["models"], dict) or not content["models"]:
-        return "names no model"
-    for name, model in content["models"].items():
-        for band in ("r50", "r150"):
-            if not isinstance(model, dict) or not isinstance(model.get(band), dict | None) or band not in model:
-                return f"lacks {band} of model {name}"
-    return None
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
@@ -112,17 +76,6 @@ def _captions(path: Path) -> dict[str, str]:
         return {Path(str(name)).stem: str(text) for name, text in json.loads(path.read_text()).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error})", "it maps figure names to captions") from None
-
-
-def picture(path: Path, mend: str) -> dict[str, Any]:
-    """``source`` (data URI), ``width`` and ``height`` of a PNG; raises UserError when it is none or missing."""
-    content = path.read_bytes() if path.is_file() else None
-    if content is None or not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise UserError(f"{path} is {'missing' if content is None else 'no PNG picture'}", mend)
-    # Width and height stand at fixed places of the first chunk; stating them keeps the page from jumping as it loads.
-    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    source = "data:image/png;base64," + base64.b64encode(content).decode()
-    return {"source": source, "width": width, "height": height}
 
 
 def _experiment(experiment: Any) -> dict[str, str]:
@@ -186,18 +139,25 @@ def _marginalization(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     names = list(bands) if isinstance(bands, Mapping) else [_band_name(band) for band in bands]
     rows = {
         model: {
-            "power_left": _by_band(entry.get("power_left"), names),
-            "cmb_power": _by_band(entry.get("cmb_power"), names),
+            key: _with_errors(entry.get(key), entry.get(f"{key}_sem"), names) for key in ("power_left", "cmb_power")
+        }
+        | {
             "amplitude": _first(entry.get("amplitude")),
             "error": _first(entry.get("error")),
         }
         for model, entry in content["models"].items()
     }
-    return {"bands": names, "rows": rows, "realizations": content.get("realizations")}
+    true = content.get("true_amplitude")
+    return {"bands": names, "rows": rows, "realizations": content.get("realizations"), "true_amplitude": true}
 
 
 def _band_name(band: Any) -> str:
     return band if isinstance(band, str) else f"{band[0]:g}–{band[1]:g}"
+
+
+def _with_errors(values: Any, errors: Any, names: list[str]) -> list[dict[str, Any]]:
+    pairs = zip(_by_band(values, names), _by_band(errors, names), strict=True)
+    return [{"mean": value, "sem": error} for value, error in pairs]
 
 
 def _by_band(values: Any, names: list[str]) -> list[Any]:
@@ -211,16 +171,6 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else value
 
 
-def is_finite(value: Any) -> bool:
-    """Whether it is a number that can be printed."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number with a true minus sign, or a dash for none."""
-    return f"{value:.{digits}f}".replace("-", "−") if is_finite(value) else ABSENT
-
-
 def _with_error(value: Any, digits: int = 3) -> Markup | str:
     """``{"mean", "sem"}`` as mean ± sem; a missing error is left out."""
     if not isinstance(value, Mapping) or not is_finite(value.get("mean")):
@@ -229,13 +179,16 @@ def _with_error(value: Any, digits: int = 3) -> Markup | str:
     return Markup('{}<span class="error"> ± {}</span>').format(mean, number(sem, digits)) if is_finite(sem) else mean
 
 
-def _percent(value: Any) -> str:
-    """A share in percent with three significant digits."""
-    if not is_finite(value):
+def _percent(value: Any) -> Markup | str:
+    """A share ``{"mean", "sem"}`` in percent with three significant digits, its error with as many decimals."""
+    if not isinstance(value, Mapping) or not is_finite(value.get("mean")):
         return ABSENT
-    percent = 100 * value
+    percent, error = 100 * value["mean"], value.get("sem", math.nan)
     digits = 0 if abs(percent) >= 99.95 else max(0, 2 - math.floor(math.log10(max(abs(percent), 1e-3))))
-    return f"{percent:.{min(digits, 3)}f} %"
+    shown = f"{percent:.{min(digits, 3)}f}"
+    if not is_finite(error):
+        return f"{shown} %"
+    return Markup('{} %<span class="error"> ± {}</span>').format(shown, f"{100 * error:.{max(1, min(digits, 3))}f}")
 
 
 def _duration(value: Any) -> str:

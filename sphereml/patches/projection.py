@@ -1,4 +1,4 @@
-"""What square images of the sky have in common, whatever their projection.
+"""Square images of the sky in an azimuthal projection, and how fields with a spin turn into their axes.
 
 Conventions: Q and U are COSMO, with respect to the basis (south, east): Q > 0 along north-south.  The *patch's axes* at
 a place are those of its centre, parallel-transported along the great circle to it.  Azimuthal projections stretch the
@@ -14,29 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sphereml.sky.plane import SquareGrid
 from sphereml.sky.stokes import directions, frame_phase, transport
 
 
 @dataclass(frozen=True)
-class SquarePatch:
-    """An image of ``size`` x ``size`` pixels of ``pixel_arcmin`` at its centre."""
-
-    size: int
-    pixel_arcmin: float
-
-    @property
-    def pixel_deg(self) -> float:
-        return self.pixel_arcmin / 60
-
-    @property
-    def extent(self) -> float:
-        """Side of the image in the plane, degrees at the centre."""
-        return self.size * self.pixel_deg
-
-    @property
-    def fundamental_ell(self) -> float:
-        """Multipole of the longest wave that fits the side, ``360 / extent``."""
-        return 360 / self.extent
+class SkyPatch(SquareGrid):
+    """A square grid whose middle touches the sphere where a frame says."""
 
     def vectors(self, frames: np.ndarray) -> np.ndarray:
         """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
@@ -69,13 +53,3 @@ class SquarePatch:
             ``exp(-2i psi)``, complex128 ``(..., size, size)``; psi as for :meth:`phase`.
         """
         return self.phase(frames) ** 2
-
-    @property
-    def _middle(self) -> float:
-        """Row and column of the centre."""
-        return (self.size - 1) / 2
-
-    @property
-    def _step(self) -> float:
-        """Side of a pixel in the plane, radians at the centre."""
-        return float(np.radians(self.pixel_deg))

@@ -1,21 +1,18 @@
-"""Batches drawn on the fly from one sky: flat patches, or tiles of the sphere turned to random places.
+"""Places on one sky that a batch is read from: flat patches, or tiles of the sphere turned to random places.
 
 One sky is one sample: what keeps a network from learning it by heart is that no two batches show it alike.  A patch has
 a random centre and position angle.  A tile is one superpixel of the HEALPix grid laid over a random place by a random
 rotation, its values read off the sky by the same interpolation; all the tiles of a batch share one superpixel, hence
-one neighbour table.  Batch ``i`` of an epoch depends on ``(seed, epoch, i)`` alone, so a resumed run sees the same.
+one neighbour table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import healpy
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset
 
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
@@ -25,26 +22,8 @@ from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear
 from sphereml.sky.regions import Region
 from sphereml.sky.rotations import frame_towards, uniform_centres
-from sphereml.tasks.dust import TaskFields
 
 _MOST_DRAWS = 200
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Tensors on a domain: features ``(B, *shape, F)``, gain ``(B, *shape, G)``, the others ``(B, *shape)``."""
-
-    domain: Domain
-    features: torch.Tensor
-    base: torch.Tensor
-    gain: torch.Tensor
-    target: torch.Tensor
-    weight: torch.Tensor
-
-    def to(self, device: torch.device | str, **options: Any) -> Batch:
-        """The same batch on a device (the method Lightning looks for)."""
-        tensors = (self.features, self.base, self.gain, self.target, self.weight)
-        return Batch(self.domain, *(tensor.to(device, **options) for tensor in tensors))
 
 
 class Footprint(Protocol):
@@ -63,7 +42,7 @@ class PatchFootprint:
 
     def draw(self, rng: np.random.Generator, size: int, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
         frames = draw_frames(rng, size, self.zone, self.patch)
-        return FlatPatch(self.patch.size, self.patch.pixel_arcmin), sample_patches(maps, frames, self.patch)
+        return FlatPatch.of(self.patch), sample_patches(maps, frames, self.patch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,46 +108,3 @@ class RegionFootprint:
 
 def _in_place(region: Region, maps: np.ndarray) -> tuple[Domain, np.ndarray]:
     return HealpixSky.of(region), maps[region.pixels][None]
-
-
-@dataclass(eq=False)
-class SkyBatches(IterableDataset):
-    """Batches of one epoch, each a function of ``(seed, epoch, index)``.
-
-    Args:
-        stack: ``(npix, nfeature + noutput + 3)`` float32: features, gain, base, target, weight.
-        features: number of features.
-    """
-
-    features: int
-    stack: np.ndarray
-    footprint: Footprint
-    batch_size: int
-    count: int
-    seed: int
-    epoch: int = field(default=0)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index in range(self.count):
-            yield self.batch(index)
-
-    def batch(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        domain, stack = self.footprint.draw(rng, self.batch_size, self.stack)
-        values = torch.from_numpy(stack)
-        base, target, weight = values[..., -3:].unbind(dim=-1)
-        features, gain = values[..., : self.features].contiguous(), values[..., self.features : -3].contiguous()
-        # Interpolated over an edge of the mask a pixel mixes good and bad values: it does not count.
-        return Batch(domain, features, base, gain, target, (weight > 0.999).to(values.dtype))
-
-
-def sky_batches(
-    fields: TaskFields, pixels: np.ndarray, footprint: Footprint, batch_size: int, count: int, seed: int
-) -> SkyBatches:
-    """Batches of a sky's fields that count on the given pixels (bool) alone."""
-    scalars = np.stack([fields.base, fields.target, pixels.astype(np.float32)], axis=1)
-    stack = np.concatenate([fields.features, fields.gain, scalars], axis=1)
-    return SkyBatches(fields.features.shape[1], stack, footprint, batch_size, count, seed)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sphereml.data.store import Sky
+from sphereml.harmonics.bands import Bands
 from sphereml.simulate.cmb import cmb_spectrum, simulate_cmb
 from sphereml.sky.masks import apodize
 from sphereml.templates.marginalization import clean_component, marginalize, power_left, signal_loss
@@ -59,7 +60,7 @@ def contaminate(sky: Sky, test: np.ndarray, seed: int, realizations: int = 8) ->
 
 
 def clean_with_templates(
-    skies: Sequence[ContaminatedSky], templates: Mapping[str, np.ndarray], bands: Mapping[str, list[float]]
+    skies: Sequence[ContaminatedSky], templates: Mapping[str, np.ndarray], bands: Bands
 ) -> dict[str, Any]:
     """What cleaning with each template alone leaves, averaged over the CMB realizations; JSON-ready.
 
@@ -67,10 +68,9 @@ def clean_with_templates(
     with the standard error of its mean (``*_sem``).  One realization's chance alignment with a template would otherwise
     decide the table.
     """
-    spans = {name: (float(lo), float(hi)) for name, (lo, hi) in bands.items()}
-    models = {name: _average([_clean(sky, template, spans) for sky in skies]) for name, template in templates.items()}
+    models = {name: _average([_clean(sky, template, bands) for sky in skies]) for name, template in templates.items()}
     return {
-        "bands": {name: list(span) for name, span in spans.items()},
+        "bands": {name: list(span) for name, span in bands.items()},
         "frequency_ghz": 150.0,
         "realizations": len(skies),
         "true_amplitude": dust_scaling(),
@@ -78,7 +78,7 @@ def clean_with_templates(
     }
 
 
-def _clean(sky: ContaminatedSky, template: np.ndarray, bands: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+def _clean(sky: ContaminatedSky, template: np.ndarray, bands: Bands) -> dict[str, Any]:
     result = marginalize(sky.total, template, sky.mask, bands=bands)
     cleaned_cmb = clean_component(result, sky.cmb, template, sky.mask)
     return {

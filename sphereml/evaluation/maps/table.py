@@ -37,8 +37,8 @@ def _scores(comparison: Mapping[str, Any]) -> Table:
         f"held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)",
         "model",
         *(f"flat {span[band]}" for band in flat),
-        f"wins of {_patches(comparison)}\n" + " ".join(flat),
-        f"vs linear\n{flat[-1]}",
+        *([f"wins of {wins}\n" + " ".join(flat)] if (wins := _patches(comparison)) else []),
+        *([f"vs linear\n{flat[-1]}"] if "linear" in comparison["models"] else []),
         *(f"sphere {span[band]}" for band in sphere),
         *(["without cuts\nsphere r50"] if cut else []),
         "train\ns",
@@ -49,7 +49,9 @@ def _scores(comparison: Mapping[str, Any]) -> Table:
 
 
 def _patches(comparison: Mapping[str, Any]) -> int:
-    return int(next(iter(comparison["models"].values()))["wins_vs_integrated"]["of"])
+    """Patches on which models are counted against the integrated one; 0 without it."""
+    wins = next(iter(comparison["models"].values()))["wins_vs_integrated"]
+    return int(wins["of"]) if wins else 0
 
 
 def _row(
@@ -60,8 +62,8 @@ def _row(
     return [
         name,
         *(_measured(model[band]["mean"], model[band]["sem"]) for band in flat),
-        " ".join(str(model["wins_vs_integrated"][band]) for band in flat),
-        "" if sigmas is None else f"{sigmas:+.1f} σ",
+        *([" ".join(str(wins[band]) for band in flat)] if (wins := model["wins_vs_integrated"]) else []),
+        *(["" if sigmas is None else f"{sigmas:+.1f} σ"] if "linear" in comparison["models"] else []),
         *(_measured(model["sphere"][band], model["sphere_sem"][band]) for band in sphere),
         *([_measured(model["sphere_without_cuts"]["r50"], model["sphere_without_cuts_sem"]["r50"])] if cut else []),
         f"{model['seconds_train']:.0f}",

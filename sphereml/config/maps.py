@@ -1,0 +1,27 @@
+"""What an experiment on full-sky maps cannot be: limits of the patches that a flat network is stitched from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    from sphereml.config.schema import ExperimentConfig
+
+# Degrees: smaller patches leave gaps between the centres a flat network is stitched from (Nside 16 at most).
+_STITCHED_EXTENT = 5.0
+
+
+def map_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """What an experiment that learns maps from maps cannot be, beside the limits of every experiment."""
+    model, patches = config.model, config.patches
+    extent = patches.size * patches.pixel_arcmin / 60
+    if model.domain == "flat" and extent < _STITCHED_EXTENT:
+        yield UserError(
+            f"patches of {patches.size} x {patches.size} pixels, {extent:.3g} degrees on a side",
+            f"choose patches.size and patches.pixel_arcmin so that a side has {_STITCHED_EXTENT:g} to 90 degrees",
+        )
+    if model.gains == "channels" and model.guess != "linear":
+        yield UserError("model.gains=channels with model.guess=column", "a gain a channel needs model.guess=linear")

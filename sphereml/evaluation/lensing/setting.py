@@ -1,0 +1,253 @@
+"""Every measurement on the runs of one setting: the same patches, mask, noise and cosmology.
+
+Each set of patches is drawn once, reconstructed by all networks and quadratic estimators, and kept.  Quadratic
+estimators are taken less their mean field over the fiducial validation patches; a network has none taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from sphereml.config.schema import ExperimentConfig
+from sphereml.errors import UserError
+from sphereml.evaluation.lensing.estimates import Estimates, NetworkEstimate, QuadraticEstimate
+from sphereml.evaluation.lensing.matter_density import SHIFT, DensityFit
+from sphereml.evaluation.lensing.noise import Judged, patch_bands
+from sphereml.evaluation.lensing.nulls import NullTest, null_test
+from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
+from sphereml.evaluation.lensing.seeds import same_but_seed
+from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
+from sphereml.evaluation.protocol import StudyOptions
+from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
+from sphereml.simulate.cmb import Cosmology
+from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
+from sphereml.tasks.lensing import LensingTask
+from sphereml.training.predictor import Predictor
+from sphereml.training.runs import Run
+
+# Pixels of all patches that are worked on at a time.
+_PIXELS_AT_ONCE = 50 * 64**2
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Names to tell runs apart by: the model's; where they share it with size, averaging, seed, or else the hash."""
+    names = [run.name for run in runs]
+    degrees = [f"{run.config.patches.size * run.config.patches.pixel_arcmin / 60:g}deg" for run in runs]
+    averaging = ["swa" if run.config.training.average_from < 1 else "" for run in runs]
+    for more in (degrees, averaging, [f"s{run.config.training.seed}" for run in runs]):
+        alike = {name: {m for n, m in zip(names, more, strict=True) if n == name} for name in names}
+        names = [f"{n}-{m}" if m and len(alike[n]) > 1 else n for n, m in zip(names, more, strict=True)]
+    return [run.folder.name if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+
+
+def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs grouped by what they see, the largest group first, then the largest patches.
+
+    Raises:
+        UserError: a run does not predict kappa.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        config = run.config
+        if "kappa" not in config.lensing.outputs:
+            raise UserError(f"the run in {run.folder} predicts no kappa", "name runs of lensing with kappa in outputs")
+        lensing = asdict(config.lensing) | {"loss": "", "outputs": []}
+        groups.setdefault(repr((config.patches, lensing)), []).append(run)
+    return sorted(groups.values(), key=lambda group: (-len(group), -group[0].config.patches.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Runs of one setting under their names; ``say`` takes progress lines."""
+
+    runs: dict[str, Run]
+    options: StudyOptions = field(default_factory=StudyOptions)
+
+    def say(self, line: str) -> None:
+        self.options.say(line)
+
+    @cached_property
+    def config(self) -> ExperimentConfig:
+        """That of the first run, with the evaluation that is asked for."""
+        config = next(iter(self.runs.values())).config
+        return replace(config, evaluation=self.options.evaluation or config.evaluation)
+
+    @cached_property
+    def task(self) -> LensingTask:
+        """Observes the patches; its truth has every output that some run predicts."""
+        first = next((run.config for run in self.runs.values() if run.config.model.form == "physical"), self.config)
+        outputs = list(dict.fromkeys(name for run in self.runs.values() for name in run.config.lensing.outputs))
+        lensing = replace(first.lensing, outputs=outputs)
+        return LensingTask(replace(first, lensing=lensing, evaluation=self.config.evaluation))
+
+    @cached_property
+    def networks(self) -> list[NetworkEstimate]:
+        """Runs that see and predict the same share their features, and so the filter's matrix."""
+        tasks: dict[tuple[str, ...], LensingTask] = {}
+        found = []
+        for name, run in self.runs.items():
+            key = (run.config.model.form, *run.config.lensing.outputs)
+            same = (self.task.config.model.form, *self.task.names)
+            fresh = self.task if key == same else LensingTask(run.config, self.say, self.task.spectra)
+            found.append(NetworkEstimate(name, Predictor(run, tasks.setdefault(key, fresh))))
+        return found
+
+    @cached_property
+    def estimators(self) -> list[Estimates]:
+        """Networks first; without noise there is no fair quadratic estimator."""
+        naive, fair = QuadraticEstimate("naive", self.task), QuadraticEstimate("fair", self.task)
+        quadratic = [naive, fair] if self.task.config.lensing.noise > 0 else [naive]
+        return [*self.networks, *quadratic]
+
+    @property
+    def quadratic(self) -> list[str]:
+        return [name for part in self.estimators if isinstance(part, QuadraticEstimate) for name in part.names]
+
+    @property
+    def reference(self) -> str:
+        """What ratios are taken against: the fair estimator of both pairs, or what there is."""
+        return self.quadratic[-1]
+
+    @cached_property
+    def ensembles(self) -> dict[str, list[str]]:
+        """Names of runs that differ in their seed alone, by the name of their mean."""
+        called = {id(run): name for name, run in self.runs.items()}
+        groups = [[called[id(run)] for run in group] for group in same_but_seed(list(self.runs.values()))]
+        return {f"mean of {len(group)} {self.runs[group[0]].name}": group for group in groups}
+
+    @cached_property
+    def sets(self) -> PatchSets:
+        return PatchSets(self.task, max(4, _PIXELS_AT_ONCE // self.task.patch.size**2))
+
+    def _reconstruct(self, what: str, patches: PatchSet) -> Reconstructions:
+        self.say(f"{what}: {patches.count} patches")
+        made = reconstruct(patches, self.estimators, self.say)
+        for called, names in self.ensembles.items():
+            made = made.with_mean_of(names, called)
+        return made
+
+    @cached_property
+    def _raw_validation(self) -> Reconstructions:
+        return self._reconstruct("validation", self.sets.part("validation"))
+
+    @cached_property
+    def validation(self) -> Reconstructions:
+        return self._raw_validation.without(self._mean_fields_of_others)
+
+    @cached_property
+    def test(self) -> Reconstructions:
+        return self._cleaned("test", self.sets.part("test"))
+
+    @cached_property
+    def _mean_fields(self) -> dict[str, torch.Tensor]:
+        return self._raw_validation.mean_fields(self.quadratic)
+
+    @cached_property
+    def _mean_fields_of_others(self) -> dict[str, torch.Tensor]:
+        return self._raw_validation.mean_fields_of_others(self.quadratic)
+
+    def _cleaned(self, what: str, patches: PatchSet) -> Reconstructions:
+        """Less the mean fields, each patch without its own share (or that of its like, of the same phases)."""
+        related = patches.stream == "validation" and self.config.lensing.simulator == "flat"
+        return self._reconstruct(what, patches).without(self._mean_fields_of_others if related else self._mean_fields)
+
+    @cached_property
+    def bands(self) -> PatchBands:
+        """Of kappa."""
+        return patch_bands(self.task)
+
+    def powers(self, made: Reconstructions, output: str = "kappa") -> dict[str, PatchPowers]:
+        """Of every estimate that has this output."""
+        bands = self.bands if output == "kappa" else patch_bands(self.task, output)
+        truth = made.truth[output]
+        images = {name: maps[output] for name, maps in made.images.items() if output in maps}
+        return {name: PatchPowers.measure(bands, image, truth) for name, image in images.items()}
+
+    @cached_property
+    def judged(self) -> dict[str, Judged]:
+        """Of kappa, by name."""
+        return self.judge("kappa")
+
+    def judge(self, output: str) -> dict[str, Judged]:
+        validation, test = self.powers(self.validation, output), self.powers(self.test, output)
+        groups = self.validation.groups, self.test.groups
+        return {name: Judged(validation[name], test[name], *groups) for name in test}
+
+    def null_tests(self) -> dict[str, dict[str, NullTest]]:
+        """By sky (``unlensed``, ``gaussian``) and name."""
+        gaussian = self.sets.of("gaussian", self.task.drawn(gaussian=True))
+        sets = {"unlensed": self.sets.unlensed(), "gaussian": gaussian}
+        return {
+            sky: {
+                name: null_test(powers, self.judged[name], patches.groups)
+                for name, powers in self.powers(self._cleaned(sky, patches)).items()
+            }
+            for sky, patches in sets.items()
+        }
+
+    def density_fits(self) -> dict[str, DensityFit]:
+        """Of omega_c, by name; ``truth`` is what the true maps would say."""
+        fiducial = self.config.lensing.cosmology.omch2
+        spectra = {round(fiducial + step * SHIFT, 6): self._spectra(step * SHIFT) for step in (-2, -1, 0, 1, 2)}
+        theory = {omega: self.bands.average(found.kappa) for omega, found in spectra.items()}
+        simulated = sorted(spectra)[1:-1]
+        validation, test = (
+            {omega: self._shifted(part, omega, spectra[omega]) for omega in simulated}
+            for part in ("validation", "test")
+        )
+
+        def of(side: dict[float, dict[str, PatchPowers]], name: str) -> dict[float, PatchPowers]:
+            return {omega: side[omega][name] for omega in simulated}
+
+        names = validation[simulated[1]]
+        groups = self.sets.of("test", self.task.drawn()).groups
+        return {name: DensityFit(of(validation, name), of(test, name), theory, simulated[1], groups) for name in names}
+
+    def _spectra(self, step: float) -> CmbSpectra:
+        """Of an omega_c that is so much larger."""
+        lensing = self.config.lensing
+        moved = replace(lensing.cosmology, omch2=round(lensing.cosmology.omch2 + step, 6))
+        self.say(f"CAMB's spectra of omega_c = {moved.omch2:.4f}")
+        return load_spectra(lensing.spectra_lmax, Cosmology.of(moved))
+
+    def _shifted(self, part: str, omega: float, spectra: CmbSpectra) -> dict[str, PatchPowers]:
+        """Powers of patches of another cosmology, and of their truth; the filters stay fiducial."""
+        if omega == self.config.lensing.cosmology.omch2 and self.config.lensing.simulator == "flat":
+            powers = self.powers(self.validation if part == "validation" else self.test)
+        else:
+            patches = self.sets.of(part, self.task.drawn(spectra))
+            powers = self.powers(self._cleaned(f"{part}, omega_c = {omega:.4f}", patches))
+        truth = next(iter(powers.values())).truth
+        return powers | {"truth": PatchPowers(self.bands, truth, truth, truth)}
+
+    @cached_property
+    def errors(self) -> dict[str, CalibratedError]:
+        """Of every network's kappa, from the validation patches."""
+        truth = self.validation.truth["kappa"]
+        images = self.validation.images
+        return {name: CalibratedError.fit(images[name]["kappa"], truth, self.bands) for name in self._predicted}
+
+    def calibrations(self) -> dict[str, Calibration]:
+        """How well these errors describe the test patches."""
+        truth, images = self.test.truth["kappa"], self.test.images
+        return {
+            name: check_calibration(error, images[name]["kappa"], truth, self.bands)
+            for name, error in self.errors.items()
+        }
+
+    def sigma(self, name: str) -> torch.Tensor:
+        """A network's error in every pixel of the test patches, ``(patch, size, size)``."""
+        return self.errors[name].sigma(self.test.images[name]["kappa"])
+
+    @property
+    def _predicted(self) -> list[str]:
+        return [*self.runs, *self.ensembles]
+
+    def seconds(self) -> dict[str, float]:
+        """What each training took."""
+        return {name: float(run.manifest().get("seconds_train", np.nan)) for name, run in self.runs.items()}

@@ -1,0 +1,129 @@
+"""``comparison.json``: scores of every model on the held-out sky, and what is drawn and written from them.
+
+Schema (version 2; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null where the map resolves none of a band):
+
+* ``split``, ``ell_bands`` (band -> [lo, hi]), ``target`` (name of the column), ``experiment`` (name, data, seed),
+  ``notes``.
+* ``models``: by name ``domain``, ``form``, ``run``, ``seconds_train``, ``seconds_predict``, ``seam`` (of stitched
+  maps); by band of the patches ``{"mean", "sem"}``; ``wins_vs_integrated`` (band -> n, ``of``; null without that
+  model); ``sphere`` and ``sphere_sem`` (band -> r), and the same ``_without_cuts``.
+* ``paired``: by model, baseline and band ``{"mean", "sem", "sigmas"}`` of the difference on patches; ``paired_sphere``:
+  the same by region.
+* ``spectra``: by model ``flat`` (ell, r, sem) and ``sphere`` (ell, r).
+* ``other_targets``: by column the same four, where there are several targets.
+* ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from sphereml.data.store import Sky
+from sphereml.errors import UserError
+from sphereml.evaluation.maps.scores import TargetScores
+from sphereml.evaluation.protocol import Result
+
+VERSION = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
+
+    scores: Mapping[str, TargetScores]
+    sky: Sky
+    patches: Mapping[str, np.ndarray]
+    spheres: Mapping[str, np.ndarray]
+    targets: np.ndarray
+
+
+class Comparison(Result):
+    """Scores of models; the drawing is at hand after a measurement only."""
+
+    file = "comparison.json"
+    remake: ClassVar[str] = "run `sphereml compare` for this run again"
+
+    def __init__(self, content: dict[str, Any], drawing: Drawing | None = None) -> None:
+        super().__init__({"version": VERSION} | content)
+        self.drawing = drawing
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``comparison.json``, with the marginalization that the folder already holds of the same runs."""
+        if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
+            try:
+                known = Comparison.load(folder).content
+            except UserError:
+                known = {}
+            if "marginalization" in known and _runs(known) == _runs(self.content):
+                self.content["marginalization"] = known["marginalization"]
+        return super().save(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        found = super().load(folder)
+        if fault := _fault(found.content):
+            raise UserError(f"{Path(folder) / cls.file} {fault}", cls.remake)
+        return found
+
+    def figures(self, folder: Path) -> list[Path]:
+        from sphereml.evaluation.maps.figures import draw_figures
+
+        if self.drawing is None:
+            return sorted((folder / "figures").glob("*.png"))
+        return draw_figures(self.drawing, folder)
+
+    def report(self, folder: Path) -> Path:
+        from sphereml.evaluation.maps.report import write_report
+
+        return write_report(self, folder)
+
+    def table(self) -> None:
+        from sphereml.evaluation.maps.table import comparison_table
+
+        comparison_table(self.content)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"model": name} | _flattened(model) for name, model in self.content["models"].items()]
+
+    def to_xarray(self) -> Any:
+        """r(ell) on the sphere and on patches as an xarray Dataset over ``model`` and ``ell``."""
+        import xarray
+
+        spectra = self.content["spectra"]
+        first = next(iter(spectra.values()))
+        variables = {
+            f"r_{where}": (("model", f"ell_{where}"), np.array([one[where]["r"] for one in spectra.values()], float))
+            for where in ("sphere", "flat")
+        }
+        coordinates = {"model": list(spectra)} | {f"ell_{where}": first[where]["ell"] for where in ("sphere", "flat")}
+        return xarray.Dataset(variables, coords=coordinates, attrs={"split": self.content["split"]})
+
+
+def _flattened(entry: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in entry.items():
+        row |= _flattened(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
+    return row
+
+
+def _runs(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: model.get("run") for name, model in content["models"].items()}
+
+
+def _fault(content: Mapping[str, Any]) -> str | None:
+    """What the comparison lacks, in words, or None."""
+    missing = [key for key in ("split", "ell_bands", "models") if key not in content]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    if not isinstance(content["models"], dict) or not content["models"]:
+        return "names no model"
+    for name, model in content["models"].items():
+        for band in ("r50", "r150"):
+            if not isinstance(model, dict) or not isinstance(model.get(band), dict | None) or band not in model:
+                return f"lacks {band} of model {name}"
+    return None

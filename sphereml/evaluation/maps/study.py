@@ -1,0 +1,189 @@
+"""From finished runs to everything a user reads: predictions, templates, scores, figures, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sphereml.config.schema import EvaluationConfig, ExperimentConfig
+from sphereml.data.splits import Split, read_split
+from sphereml.data.store import Sky
+from sphereml.errors import UserError
+from sphereml.evaluation.maps.comparison import Comparison, Drawing
+from sphereml.evaluation.maps.scores import HeldOut, TargetScores, draw_test_patches, region_masks
+from sphereml.evaluation.protocol import Result, Study, StudyOptions
+from sphereml.harmonics.bands import Bands
+from sphereml.patches.sampling import sample_patches
+from sphereml.sky.maps import SkyMap
+from sphereml.tasks import open_task
+from sphereml.tasks.losses import resolved_bands
+from sphereml.tasks.maps import MapTask
+from sphereml.templates.products import refuse_standing, write_sky_map
+from sphereml.training.predictor import Prediction, Predictor
+from sphereml.training.runs import Run
+
+
+class MapStudy(Study):
+    """Runs of one experiment on full-sky maps; predictions are made once and kept.
+
+    They are scored on the regions that they were trained with, which stand in their folders.
+    """
+
+    result: ClassVar[type[Result]] = Comparison
+
+    def __init__(self, runs: Sequence[Run], options: StudyOptions) -> None:
+        super().__init__(runs, options)
+        self._predictions: dict[str, Prediction] = {}
+        names = [run.name for run in runs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"two runs of the model {twice} stand side by side", "name the run folders to compare")
+        first = self.runs[0]
+        for run in self.runs:
+            _refuse_other_experiment(run, first)
+            run.check_data(self.sky.provenance)
+
+    @property
+    def config(self) -> ExperimentConfig:
+        return self.runs[0].config
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        return self.options.evaluation or self.config.evaluation
+
+    @cached_property
+    def split(self) -> Split:
+        """The regions that the runs were trained with."""
+        return read_split(self.runs[0].split_path)
+
+    @cached_property
+    def task(self) -> MapTask:
+        task = open_task(self.config, self.options.say, split=self.split)
+        assert isinstance(task, MapTask)
+        return task
+
+    @property
+    def sky(self) -> Sky:
+        return self.task.sky
+
+    @cached_property
+    def predictors(self) -> dict[str, Predictor]:
+        given = {"sky": self.sky, "split": self.split}
+        return {run.name: Predictor(run, open_task(run.config, self.options.say, **given)) for run in self.runs}
+
+    def predict(self, run: Run) -> Prediction:
+        """The full-sky prediction of a run."""
+        if run.name not in self._predictions:
+            prediction = self.predictors[run.name].sphere(self.sky)
+            # Of the network's output, a correction to the first guess: far less of the map.
+            seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
+            self.options.say(f"{run.name}: full sky in {prediction.seconds:.1f} s{seam}")
+            self._predictions[run.name] = prediction
+        return self._predictions[run.name]
+
+    def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
+        paths = [folder / f"{run.name}.fits" for run in self.runs]
+        refuse_standing(paths, overwrite)
+        for run, path in zip(self.runs, paths, strict=True):
+            header = self.predictors[run.name].header()
+            maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
+            write_sky_map(path, maps, overwrite=overwrite)
+        return paths
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """Patches, masks and bands of the test region."""
+        bands = self._bands()
+        test = draw_test_patches(self.task.patch, self.split, self.config.patches.max_masked, self.evaluation)
+        return HeldOut(test, region_masks(self.evaluation, self.split), bands, self.evaluation)
+
+    def _bands(self) -> Bands:
+        bands = resolved_bands(self.config.bands, self.sky.grid.nside)
+        if "r50" not in bands:
+            what = f"the maps of Nside {self.sky.grid.nside} do not resolve bands.r50={self.config.bands.r50}"
+            raise UserError(what, "lower bands.r50")
+        return bands
+
+    def measure(self) -> Comparison:
+        """Score every run on every target column."""
+        held_out, patch = self.held_out, self.task.patch
+        spheres = {run.name: self.predict(run).values for run in self.runs}
+        patches = {
+            name: self.predictors[name].patches(held_out.test.frames, sphere, self.sky)
+            for name, sphere in spheres.items()
+        }
+        targets = sample_patches(self.sky.targets, held_out.test.frames, patch)
+        names = [name for one in self.sky.target_fields for name in one.column_names]
+        scores = {}
+        for column, target in enumerate(names):
+            scores[target] = TargetScores(held_out, (self.sky.targets[:, column], targets[..., column]))
+            for run in self.runs:
+                values = spheres[run.name][:, column], patches[run.name][..., column]
+                scores[target].add(run.name, *values, **_facts(run, self.predict(run)))
+        drawing = Drawing(scores, self.sky, patches, spheres, targets)
+        return Comparison(_content(self, scores), drawing)
+
+
+def _content(study: MapStudy, scores: dict[str, TargetScores]) -> dict[str, Any]:
+    """``comparison.json``; the first target in its own place, further ones under ``other_targets``."""
+    config, held_out = study.config, study.held_out
+    first, *others = scores
+    content: dict[str, Any] = {
+        "experiment": {"name": config.name, "data": config.data.name, "seed": config.training.seed},
+        "split": study.split.name,
+        "ell_bands": {name: list(band) for name, band in held_out.bands.items()},
+        "target": first,
+        **scores[first].to_json(),
+        "notes": _notes(study),
+    }
+    return content | ({"other_targets": {name: scores[name].to_json() for name in others}} if others else {})
+
+
+def _notes(study: MapStudy) -> list[str]:
+    """What a reader must know to trust the numbers."""
+    bands, asked = study.held_out.bands, study.config.bands
+    notes = [
+        f"The band {name} was asked over {lo:g} <= ell < {hi:g}, the map resolves ell < {bands[name][1]:g}."
+        if name in bands
+        else f"The band {name} ({lo:g} <= ell < {hi:g}) lies beyond what the map resolves and is left out."
+        for name, (lo, hi) in asdict(asked).items()
+        if name not in bands or bands[name][1] < hi
+    ]
+    blocks = len(np.unique(study.held_out.test.block))
+    notes.append(
+        f"Standard errors leave out one of {blocks} blocks of sky (Nside {study.evaluation.block_nside}) at "
+        "a time, because patches overlap; the training sky is one realization."
+    )
+    return notes
+
+
+def _facts(run: Run, prediction: Prediction) -> dict[str, Any]:
+    """What the comparison says of a run beside its scores."""
+    closed = run.config.model.domain == "none"
+    facts = {
+        "domain": run.config.model.domain,
+        "form": "closed form" if closed else run.config.model.form,
+        "run": run.folder.name,
+        "seconds_train": run.manifest()["seconds_train"],
+        "seconds_predict": round(prediction.seconds, 3),
+    }
+    return facts if prediction.seam is None else facts | {"seam": prediction.seam}
+
+
+def _refuse_other_experiment(run: Run, first: Run) -> None:
+    """Runs are comparable on the same regions, bands, patches and data only."""
+    if run.config.data.name != first.config.data.name or run.config.data.galaxy != first.config.data.galaxy:
+        raise UserError(f"the run of {run.name} was trained on other data", "compare runs on the same data")
+    same_split = run.manifest().get("split_sha256") == first.manifest().get("split_sha256")
+    differing = [] if same_split else ["split"]
+    differing += [part for part in ("bands", "patches") if getattr(run.config, part) != getattr(first.config, part)]
+    if differing:
+        raise UserError(
+            f"the run of {run.name} has another `{differing[0]}` than the run of {first.name}",
+            "compare runs of one experiment, trained with the same overrides",
+        )

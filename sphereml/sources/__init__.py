@@ -1,0 +1,1 @@
+"""Where batches come from: skies on disk and simulated ones, places drawn on them, lensed patches."""

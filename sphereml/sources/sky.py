@@ -1,0 +1,96 @@
+"""The sky of an experiment, simulated or read, through the cache of prepared stores; and its regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from sphereml import __version__
+from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
+from sphereml.data.healpix_fits import file_checksum
+from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
+from sphereml.data.splits import Split, build_split, split_files
+from sphereml.data.store import Sky, open_store
+from sphereml.data.survey import Progress, prepare_survey
+from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
+from sphereml.sky.fields import Field
+
+Say = Callable[[str], None]
+
+
+def galaxy_sky(config: GalaxyConfig, progress: Say | None = None) -> Sky:
+    """A simulated Galaxy as a sky: channels in K, dust at 353 GHz in uK_RJ, every true component beside them."""
+    galaxy = simulate_galaxy(config, progress)
+    return Sky(
+        grid=galaxy.grid,
+        inputs=galaxy.brightness,
+        targets=galaxy.dust[:, None],
+        input_fields=tuple(Field(f"{velocity:+.2f} km/s", "K") for velocity in galaxy.velocity),
+        target_fields=(Field("I", "uK_RJ"),),
+        velocity=galaxy.velocity,
+        components=galaxy.components,
+        component_units=_component_units(galaxy),
+        provenance={"kind": "galaxy", "code": __version__, "seed": config.seed},
+    )
+
+
+def _component_units(galaxy: Galaxy) -> dict[str, str]:
+    return {name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in galaxy.components}
+
+
+def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
+    """The sky of a data configuration, from its store when it has one, else built and stored.
+
+    The last sky is kept in memory while its files stay as they are: the models of an experiment share it.
+    """
+    if data.kind == "survey":
+        return _opened(prepare_survey(data, _steps(progress)))
+    path = store_path(data)
+    if path in _KEPT:
+        return _KEPT[path]
+    build = (lambda: galaxy_sky(data.galaxy, progress)) if data.kind == "galaxy" else (lambda: prepare_healpix(data))
+    sky = prepared(data, build)
+    _KEPT.clear()
+    _KEPT[path] = sky
+    return sky
+
+
+# By the store's name, which holds the checksums of the files that it was made from.
+_KEPT: dict[Path, Sky] = {}
+
+
+@lru_cache(maxsize=1)
+def _opened(store: Path) -> Sky:
+    return open_store(store)
+
+
+def _steps(progress: Say | None) -> Progress:
+    """The steps of a survey's preparation as lines."""
+
+    def say(step: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"preparing the survey, {step}: {done / total:.0%}")
+
+    return say
+
+
+def load_split(config: SplitConfig, data: DataConfig, sky: Sky) -> Split:
+    """The regions of an experiment on its sky."""
+    return build_split(config, sky, _file_folder(data))
+
+
+def split_identity(config: SplitConfig, data: DataConfig) -> dict[str, str]:
+    """Checksums of the mask and the split that a configuration names, by their key.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    return {key: file_checksum(path) for key, path in split_files(config, _file_folder(data)).items()}
+
+
+def _file_folder(data: DataConfig) -> Path | None:
+    """Where the mask and the split of a configuration are looked for."""
+    if data.kind == "healpix":
+        return data_folder(data)
+    return Path(data.folder).expanduser() if data.kind == "survey" and data.folder else None
