@@ -88,4 +88,4 @@ class SpinLayout:
         return self.tables.copies(rows)
 
     def pieces(self, taps: int, copies: int, rows: int) -> tuple[SpinPiece, ...]:
-        return tuple(SpinPiece(cut, self.steps) for cut in self.tables.cuts(copies, rows, self.steps.operators))
+        return tuple(SpinPiece(cut, self.steps) for cut in self.tables.cuts(copies, self.steps.operators))

@@ -6,8 +6,9 @@ four faces of a row share their tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from sphereml.sky.tangent import LocalFrames
 _AT_ONCE = 4096
 # Smaller spheres are one piece; on larger ones pieces of four faces share their tables.
 _SMALLEST_SHARED = 32
-# Skies that are summed up together: a sum over rows four times as wide takes hardly longer.
+# Sheets that are summed up together: a sum over rows four times as wide takes hardly longer.
 _SHEETS = 4
+# Pixels of a stencil: with its sheets some thousand rows, which stay in cache; on an accelerator launches count.
+_SIZE, _SIZE_ACCELERATOR = 1024, 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ class StencilTables:
     degree: int
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _made: dict[tuple[int, int], tuple[Cut, ...]] = field(default_factory=dict)
+    _made: dict[int, tuple[Cut, ...]] = field(default_factory=dict)
 
     @property
     def npix(self) -> int:
@@ -120,38 +123,39 @@ class StencilTables:
         """How many skies at most are worth working through together in pieces of so many rows."""
         return max(1 if self._is_shared else _SHEETS, rows // self.region.npix)
 
-    def cuts(self, copies: int, rows: int, operators: Iterable[Operator]) -> tuple[Cut, ...]:
-        """Pieces of about so many rows of ``copies`` skies; their stencils have the weights of these operators."""
-        if (copies, rows) not in self._made:
-            self._made[copies, rows] = tuple(self._cut(copies, rows))
-        cuts, needed = self._made[copies, rows], frozenset(operators)
-        for cut in cuts:
-            if missing := needed - cut.stencil.weights.keys():
-                cut.stencil.weights.update(self._weights(cut.stencil, missing))
-        return cuts
+    def cuts(self, copies: int, operators: Iterable[Operator]) -> tuple[Cut, ...]:
+        """The pieces of ``copies`` skies, with these operators' weights; the stencils are the same for any number."""
+        if copies not in self._made:
+            self._made[copies] = tuple(self._cut(stencil, copies) for stencil in self._stencils)
+        needed = frozenset(operators)
+        for stencil in self._stencils:
+            if missing := needed - stencil.weights.keys():
+                stencil.weights.update(self._weights(stencil, missing))
+        return self._made[copies]
 
     @property
     def _is_shared(self) -> bool:
         return self.region.is_full and self.frames.angles is None and self.region.nside >= _SMALLEST_SHARED
 
-    def _cut(self, copies: int, rows: int) -> Iterator[Cut]:
-        nside, npix = self.region.nside, self.region.npix
+    @cached_property
+    def _stencils(self) -> tuple[Stencil, ...]:
+        """Of faces 0, 4 and 8, where the others share them; else of the whole region."""
+        size = _SIZE if self.device.type == "cpu" else _SIZE_ACCELERATOR
         if self._is_shared:
-            size = min(nside**2, max(1, rows // (4 * copies)))
-            for face in (0, 4, 8):
-                for start in range(face * nside**2, (face + 1) * nside**2, size):
-                    stencil = self._stencil(np.arange(start, start + size))
-                    yield self._sheets(stencil, [turned(nside, stencil.pixels, turns) for turns in range(4)], copies)
-            return
-        size = npix if npix * copies <= rows else max(1, rows // copies)
-        for start in range(0, npix, size):
-            stencil = self._stencil(self.region.pixels[start : start + size])
-            yield self._sheets(stencil, [stencil.pixels], copies)
+            face = self.region.nside**2
+            own = np.arange(min(size, face))
+            starts = np.concatenate([first * face + np.arange(0, face, len(own)) for first in (0, 4, 8)])
+            return tuple(self._stencil(start + own) for start in starts)
+        pixels = self.region.pixels
+        size = len(pixels) if len(pixels) <= _SHEETS * size else size
+        return tuple(self._stencil(pixels[start : start + size]) for start in range(0, len(pixels), size))
 
-    def _sheets(self, stencil: Stencil, sheets: Sequence[np.ndarray], copies: int) -> Cut:
-        """A cut of the given lists of pixels in each of several skies."""
-        rows = np.stack([self.region.locate(pixels) for pixels in sheets], axis=-1)
-        rows = (rows[:, None] + np.arange(copies)[:, None] * self.region.npix).reshape(len(rows), -1)
+    def _cut(self, stencil: Stencil, copies: int) -> Cut:
+        """The sheets of a stencil in each of several skies."""
+        turns = range(4) if self._is_shared else range(1)
+        sheets = [self.region.locate(turned(self.region.nside, stencil.pixels, turn)) for turn in turns]
+        rows = np.stack(sheets, axis=-1)[:, None] + np.arange(copies)[:, None] * self.region.npix
+        rows = rows.reshape(len(stencil.pixels), -1)
         gather = torch.from_numpy(rows.reshape(-1).astype(np.int32)).to(self.device)
         return Cut(tuple(rows[0].tolist()), gather, stencil)
 
