@@ -12,6 +12,11 @@ class UserError(Exception):
     Args:
         what: the fault, naming the file, key or value, e.g. ``"mask.fits has Nside 32 but dust.fits has 64"``.
         mend: what the user can do, e.g. ``"degrade both with `sphereml data prepare` first"``.
+
+    Example:
+        >>> import sphereml as sm
+        >>> print(sm.UserError("mask.fits has Nside 32 but dust.fits has 64", "bring both to one Nside"))
+        mask.fits has Nside 32 but dust.fits has 64: bring both to one Nside
     """
 
     def __init__(self, what: str, mend: str) -> None:

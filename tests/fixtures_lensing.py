@@ -30,8 +30,7 @@ def toy_spectra(lmax: int = 3000, strength: float = 1.0) -> CmbSpectra:
     bb = 2e-6 * np.exp(-((ell / 800) ** 1.2))
     potential = strength * 2e-11 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = bb[:2] = potential[:2] = 0
-    zero = np.zeros(lmax + 1)
-    return CmbSpectra(zero, ee, zero, zero, ee, bb, zero, potential)
+    return CmbSpectra(ee, ee, bb, potential)
 
 
 def with_toy_spectra(monkeypatch) -> None:

@@ -23,9 +23,10 @@ from fixtures_archive import (
 )
 
 from sphereml.data.car_cubes import CubeChannels, open_cubes, sampling_grid
-from sphereml.data.channels import column_density, find_files
+from sphereml.data.channels import find_files
 from sphereml.data.cube_files import UnsaidCubeCards, open_cube
 from sphereml.data.healpix_fits import read_healpix
+from sphereml.data.store import COLUMN_PER_K_KMS
 from sphereml.sky.grid import HealpixGrid
 
 SKY, PIXEL, CHANNEL = AnalyticSky(), 1.0, 3
@@ -299,7 +300,8 @@ def test_tiles_of_other_velocities_are_refused(tiles: list[Path], tmp_path: Path
 def test_the_ghigls_cube_gives_the_column_of_hi4pi_at_its_place() -> None:
     source = open_cubes([REAL_SKY / "ghigls_dfn_cube.fits"], 64)
     assert len(source.axis) == 490 and source.velocity[0] == pytest.approx(214.53, abs=0.01)
-    ours = column_density(source)
+    widths = source.axis.widths
+    ours = COLUMN_PER_K_KMS * sum(width * source.read(channel) for channel, width in enumerate(widths))
     survey = read_healpix(REAL_SKY / "nhi_hi4pi_n64.fits").values[:, 0]
     covered = np.isfinite(ours)
     assert covered.sum() >= 4

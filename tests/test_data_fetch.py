@@ -641,7 +641,7 @@ def test_damaged_pins_are_refused(place: Place, site: Site) -> None:
 
 
 def test_ranges_spell_every_name() -> None:
-    files = {product.name: product.each_file() for product in list_products()}
+    files = {product.name: [one for file in product.files for one in file.each()] for product in list_products()}
     tiles = files["hi4pi_cubes_car"]
     assert len(tiles) == 162 and (tiles[0].name, tiles[-1].name) == ("CAR_A01.fits", "CAR_I18.fits")
     assert tiles[-1].urls[0].endswith("/CUBES/GAL/CAR/CAR_I18.fits")

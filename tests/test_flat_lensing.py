@@ -24,8 +24,8 @@ def toy_spectra(lmax: int = 3000, strength: float = 1.0, lowest: int = 2) -> Cmb
     potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:lowest] = potential[:lowest] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, ee, zero, zero, potential)
-    return CmbSpectra(zero, ee, zero, zero, ee, first_order_bb(bare, lmax), zero, potential)
+    bare = CmbSpectra(ee, ee, zero, potential)
+    return CmbSpectra(ee, ee, first_order_bb(bare, lmax), potential)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -44,7 +44,7 @@ def toy_spectra(lmax: int, lmin: int = 2, strength: float = 1.0) -> CmbSpectra:
     potential = strength * 2e-8 / (ell * (ell + 1) + 1) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:lmin] = potential[:lmin] = 0
     zero = np.zeros(lmax + 1)
-    return CmbSpectra(zero, ee, zero, zero, zero, zero, zero, potential)
+    return CmbSpectra(ee, zero, zero, potential)
 
 
 def toy_sky(lmax: int, seed: int = 3, strength: float = 1.0, lmin: int = 2) -> LensedSky:

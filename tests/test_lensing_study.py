@@ -17,6 +17,7 @@ from scipy import stats
 from sphereml.cli import study as verb
 from sphereml.cli.experiment import show
 from sphereml.config.compose import compose
+from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing import entries, setting
 from sphereml.evaluation.lensing.chi_square import Covariance
@@ -33,11 +34,10 @@ from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
-from sphereml.lensing.n0 import NoiseModel
+from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import PLANCK_2013, Cosmology
-from sphereml.simulate.cmb_spectra import CmbSpectra
+from sphereml.simulate.cmb_spectra import PLANCK_2013, CmbSpectra
 from sphereml.simulate.lensing_store import LensingStore
 from sphereml.sources.lensed_patches import StoredPatches
 from sphereml.tasks import lensing as lensing_task
@@ -67,7 +67,7 @@ def _toy(lmax: int, strength: float) -> CmbSpectra:
     potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = potential[:2] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, 0.98 * ee, zero, zero, potential)
+    bare = CmbSpectra(ee, 0.98 * ee, zero, potential)
     return replace(bare, bb_lensed=first_order_bb(bare, lmax))
 
 
@@ -335,7 +335,7 @@ def test_the_iterated_noise_falls_back_to_the_convention_that_holds_and_names_it
     def settles(model: object, iteration: Iteration) -> IteratedNoise:
         if iteration.e_filter == "lensed" or not model:
             raise UserError("delensing would remove more B at ell=310 than there is", "raise the noise")
-        return IteratedNoise(np.ones(3), np.ones(3), 1)
+        return IteratedNoise(np.ones(3), 1)
 
     monkeypatch.setattr(entries, "iterate_eb", settles)
     curve, convention = entries._iterated(cast(NoiseModel, "model"))

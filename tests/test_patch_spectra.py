@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sphereml.errors import UserError
+from sphereml.evaluation.statistics import jackknife_error, leave_one_out
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
@@ -16,7 +17,6 @@ from sphereml.lensing.patch_spectra import (
     PatchBands,
     PatchPowers,
     correlation_of,
-    jackknife_error,
     noise_of,
     residual_of,
     response_of,
@@ -65,14 +65,14 @@ def test_response_noise_correlation_and_residual_are_those_put_in():
     added = 0.5 * powers.bands.average(POWER)
     expected = {"response": 0.7, "noise": added, "correlation": 1.5**-0.5, "residual": 0.3**2 + 0.7**2 * 0.5}
     for name, value in expected.items():
-        samples = STATISTICS[name](powers.jackknife())
+        samples = STATISTICS[name](leave_one_out(powers.stacked))
         error = jackknife_error(samples)
         assert np.abs((samples[0] - value) / error).max() < 4
         assert error.max() < 0.05 * np.max(value)
 
 
 def test_errors_are_the_scatter_of_repeated_measurements():
-    results = [reconstruction(0.9, 1.0, 40, seed).jackknife() for seed in range(60)]
+    results = [leave_one_out(reconstruction(0.9, 1.0, 40, seed).stacked) for seed in range(60)]
     for statistic in STATISTICS.values():
         samples = [statistic(means) for means in results]
         scatter = np.std([sample[0] for sample in samples], axis=0)
@@ -84,16 +84,17 @@ def test_patches_of_one_sky_are_one_group():
     """Copies of a patch tell nothing new."""
     powers = reconstruction(0.9, 1.0, 30, 1)
     copied = PatchPowers(powers.bands, *(np.tile(part, (3, 1)) for part in (powers.auto, powers.cross, powers.truth)))
-    once, thrice = noise_samples(powers.jackknife()), noise_samples(copied.jackknife(np.tile(np.arange(30), 3)))
+    once = noise_samples(leave_one_out(powers.stacked))
+    thrice = noise_samples(leave_one_out(copied.stacked, np.tile(np.arange(30), 3)))
     np.testing.assert_allclose(thrice, once)
-    assert (jackknife_error(noise_samples(copied.jackknife())) < 0.7 * jackknife_error(once)).all()
+    assert (jackknife_error(noise_samples(leave_one_out(copied.stacked))) < 0.7 * jackknife_error(once)).all()
 
 
 def test_the_ratio_of_two_noises_on_the_same_patches_is_sharper_than_of_each():
     truth, noise, own = (drawn(POWER, 200, seed) for seed in (11, 12, 13))
     measure = partial(PatchPowers.measure, PatchBands(MODES, BANDS))
     powers = (measure(0.5 * (truth + 0.7 * noise + 0.1 * own), truth), measure(truth + noise, truth))
-    first, second = (noise_samples(part.jackknife()) for part in powers)
+    first, second = (noise_samples(leave_one_out(part.stacked)) for part in powers)
     np.testing.assert_allclose(first[0] / second[0], 0.5, rtol=0.05)
     assert (jackknife_error(first / second) < 0.3 * jackknife_error(second) / second[0]).all()
 
@@ -102,8 +103,8 @@ def test_the_ratio_of_two_noises_on_the_same_patches_is_sharper_than_of_each():
     ("make", "says"),
     [
         (lambda: PatchBands(MODES, Bands.edges(10, 20)), "no Fourier mode"),
-        (lambda: reconstruction(1, 1, 4, 0).jackknife([1, 2]), "groups"),
-        (lambda: reconstruction(1, 1, 4, 0).jackknife([1, 1, 1, 1]), "at least two groups"),
+        (lambda: leave_one_out(reconstruction(1, 1, 4, 0).stacked, [1, 2]), "groups"),
+        (lambda: leave_one_out(reconstruction(1, 1, 4, 0).stacked, [1, 1, 1, 1]), "at least two groups"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(make, says: str):

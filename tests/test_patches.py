@@ -17,7 +17,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.transforms import synthesis
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone, draw_frames, masked_share, sample_patches
-from sphereml.patches.stitching import Stitcher, covering_frames, patch_weight, stitch, stitch_stream
+from sphereml.patches.stitching import Stitcher, covering_frames, patch_weight, stitch_stream
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear
 from sphereml.sky.rotations import frame_at, frame_towards, uniform_centres
@@ -197,9 +197,9 @@ def test_constants_are_stitched_exactly_because_weights_sum_to_one() -> None:
     patch, grid = GnomonicPatch(), HealpixGrid(32)
     frames = covering_frames(4, patch)
     values = np.broadcast_to([1.0, -3.5], (192, 64, 64, 2))
-    stitched = stitch(values, frames, patch, grid)
+    stitched = stitch_stream([(values, frames)], patch, grid)
     np.testing.assert_allclose(stitched.map, np.broadcast_to([1.0, -3.5], (grid.npix, 2)), rtol=1e-13)
-    first = stitch(values[..., 0], frames, patch, grid)
+    first = stitch_stream([(values[..., 0], frames)], patch, grid)
     np.testing.assert_array_equal(first.map, stitched.map[:, 0])
 
 
@@ -217,7 +217,7 @@ def test_exact_patches_of_a_band_limited_map_stitch_back_to_a_thousandth() -> No
     values = ducc0.sht.synthesis_general(
         alm=alm[None], spin=0, lmax=lmax, loc=np.stack([theta, phi % (2 * np.pi)], axis=-1), epsilon=1e-8, nthreads=2
     ).reshape(192, 64, 64)
-    stitched = stitch(values, frames, patch, HealpixGrid(64))
+    stitched = stitch_stream([(values, frames)], patch, HealpixGrid(64))
     truth = synthesis(alm, 64, lmax)
     assert np.std(stitched.map - truth) < 1e-3 * np.std(truth)
     assert stitched.seam < 1e-3
@@ -238,7 +238,7 @@ def test_seam_measures_the_disagreement_of_patches() -> None:
     patch, rng = GnomonicPatch(size=32, pixel_arcmin=46.8), np.random.default_rng(0)
     frames, truth = covering_frames(4, patch), synthesis(band_limited_alm(60), 64, 60)
     offsets = 0.3 * truth.std() * rng.normal(size=(192, 1, 1))
-    seam = stitch(sample_patches(truth, frames, patch) + offsets, frames, patch, HealpixGrid(64)).seam
+    seam = stitch_stream([(sample_patches(truth, frames, patch) + offsets, frames)], patch, HealpixGrid(64)).seam
     assert 0.1 < seam < 0.3
 
 
@@ -257,5 +257,5 @@ def test_uncovered_pixels_are_refused_or_filled() -> None:
 def test_stitching_192_patches_at_nside_128_takes_seconds() -> None:
     patch = GnomonicPatch()
     start = time.process_time()
-    stitch(np.zeros((192, 64, 64)), covering_frames(4, patch), patch, HealpixGrid(128))
+    stitch_stream([(np.zeros((192, 64, 64)), covering_frames(4, patch))], patch, HealpixGrid(128))
     assert time.process_time() - start < 5

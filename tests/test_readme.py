@@ -87,8 +87,8 @@ def test_python_block():
     (code,) = blocks("python")
     names: dict = {}
     exec(code, names)
-    assert names["template"].shape == (12 * 32**2,)
-    assert np.isfinite(names["template"]).all()
+    assert names["template"].values.shape == (12 * 32**2, 1)
+    assert np.isfinite(names["template"].values).all() and abs(names["r"]["r50"]) < 1
 
 
 def test_make_targets_exist():

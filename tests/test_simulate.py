@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from sphereml.config.schema import GalaxyConfig
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.transforms import analysis
 from sphereml.simulate.cmb import cmb_spectrum, simulate_cmb
 from sphereml.simulate.fields import (
     draw_alm,
     field_variance,
-    gaussian_beam,
     gaussian_field,
     lognormal_field,
     power_law,

@@ -18,7 +18,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.rings import alm_index, alm_size
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.lensing import sphere_estimator
-from sphereml.lensing.n0 import NoiseModel
+from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.sphere_estimator import SphereEstimator
 from sphereml.simulate.cmb_spectra import load_spectra

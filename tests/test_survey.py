@@ -9,6 +9,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import pytest
+from astropy import units
 from fixtures_archive import SHORT_AXIS, AnalyticSky, HpxLayout, write_allsky_car, write_car_tiles, write_hpx_tables
 from fixtures_cli import sphereml
 
@@ -291,6 +292,10 @@ def test_units_are_converted(tmp_path):
     assert conversion_factor("K_CMB", "MJy/sr", 353.0) == pytest.approx(297, rel=0.01)
     assert conversion_factor("uK_RJ", "MJy/sr", 545.0) == pytest.approx(1e-6 * 3.0724e-2 * 545**2, rel=1e-3)
     assert conversion_factor("mK", "K") == 1e-3
+    at = 150 * units.GHz
+    intensity = (1 * units.uK).to(units.MJy / units.sr, units.brightness_temperature(at))
+    thermodynamic = intensity.to_value(units.uK, units.thermodynamic_temperature(at, 2.7255 * units.K))
+    assert conversion_factor("uK_RJ", "uK_CMB", 150.0) == pytest.approx(thermodynamic, rel=1e-12)
     source = random_channels(count=2)
     sky = prepare(tmp_path, config_for(source), source, convert_to="MJy/sr", frequency_ghz=545.0)
     assert sky.target_fields[0].unit == "MJy/sr"

@@ -10,7 +10,7 @@ from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.lambert import LambertPatch
 from sphereml.patches.sampling import sample_patches
-from sphereml.patches.stitching import covering_frames, stitch
+from sphereml.patches.stitching import covering_frames, stitch_stream
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import sample
@@ -97,6 +97,7 @@ def test_stitching_turns_back():
     patch, grid = GnomonicPatch(64, 40), HealpixGrid(32)
     maps = maps_of(alms(), 128)
     frames = covering_frames(4, patch)
-    stitched = stitch(sample_patches(maps, frames, patch, SPINS), frames, patch, grid, SPINS).map
+    patches = [(sample_patches(maps, frames, patch, SPINS), frames)]
+    stitched = stitch_stream(patches, patch, grid, SPINS).map
     expected = maps_of(alms(), 32)
     assert np.abs(stitched - expected).max() < 0.06 * expected.std()

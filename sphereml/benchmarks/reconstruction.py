@@ -17,7 +17,7 @@ import numpy as np
 from sphereml.benchmarks.processes import Cost, in_fresh_process
 from sphereml.harmonics.rings import threads
 from sphereml.lensing.iterated import first_order_bb
-from sphereml.lensing.n0 import NoiseModel
+from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.sphere_estimator import SphereEstimator
 from sphereml.simulate.cmb_spectra import CmbSpectra
@@ -31,7 +31,7 @@ def synthetic_spectra(lmax: int) -> CmbSpectra:
     potential = 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
     ee[:2] = potential[:2] = 0
     zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(zero, ee, zero, zero, ee, zero, zero, potential)
+    bare = CmbSpectra(ee, ee, zero, potential)
     return replace(bare, bb_lensed=first_order_bb(bare, lmax))
 
 

@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _n0(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.config.lensing import Cosmology
     from sphereml.lensing.iterated import Iteration, iterate_eb
-    from sphereml.lensing.n0 import NoiseModel, combined
+    from sphereml.lensing.noise import NoiseModel, combined
     from sphereml.lensing.observation import Observation
-    from sphereml.simulate.cmb import Cosmology
     from sphereml.simulate.cmb_spectra import load_spectra
 
     observation = Observation(options.noise, options.beam, options.lmin, options.lmax)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -55,10 +55,20 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             module = import_module(f"sphereml.cli.{name}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
-            if name in _TASKS:
+            for leaf in _leaves(sub) if name in _TASKS else ():
                 what = "a Python file that defines a task (it is run)"
-                sub.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
+                leaf.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
     return parser
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers below a verb that have no further actions."""
+    choices = [one.choices for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    if not choices:
+        yield parser
+    for actions in choices:
+        for action in actions.values():
+            yield from _leaves(action)
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

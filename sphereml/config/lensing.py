@@ -25,8 +25,11 @@ LENSING_FREE = (
 
 
 @dataclass
-class CosmologyConfig:
-    """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483)."""
+class Cosmology:
+    """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483).
+
+    Not frozen, as OmegaConf takes no overrides of a frozen dataclass: nothing may change one that is shared.
+    """
 
     H0: float = 67.94
     ombh2: float = 0.0222
@@ -34,7 +37,7 @@ class CosmologyConfig:
     tau: float = 0.0943
     As: float = 2.21e-9
     ns: float = 0.9624
-    mnu: float = 0.06
+    mnu: float = 0.06  # sum of neutrino masses, eV
 
 
 @dataclass
@@ -58,7 +61,7 @@ class LensingConfig:
     spectra_lmax: int = 6000
     seed: int = 1
     lensed_eb: bool = False
-    cosmology: CosmologyConfig = field(default_factory=CosmologyConfig)
+    cosmology: Cosmology = field(default_factory=Cosmology)
     noise: float = 1.0
     beam: float = 1.0
     taper: float = 28.0

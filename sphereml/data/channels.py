@@ -13,11 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from sphereml.data.fits_files import file_checksum
-from sphereml.data.store import COLUMN_PER_K_KMS, IN_KELVIN
+from sphereml.data.store import IN_KELVIN
 from sphereml.data.units import reconcile_units
 from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
-from sphereml.sky.grid import HealpixGrid
 
 
 class ChannelSource(Protocol):
@@ -54,20 +53,6 @@ class ChannelSource(Protocol):
     def read(self, channel: int) -> np.ndarray:
         """One channel, float32 ``(npix,)`` K; raises UserError when it is not there or holds no data at all."""
         ...
-
-
-def column_density(source: ChannelSource, channels: Sequence[int] | np.ndarray = ()) -> np.ndarray:
-    """Optically thin gas column ``(npix,)`` float64 cm^-2, ``1.823e18 sum_v T_v dv`` (Dickey & Lockman 1990, eq. 3).
-
-    Args:
-        channels: which to sum; all when empty.
-    Returns:
-        NaN where any of the channels has no data.
-    """
-    total = np.zeros(HealpixGrid(source.nside).npix)
-    for channel in channels if len(channels) else range(len(source.axis)):
-        total += COLUMN_PER_K_KMS * source.axis.widths[channel] * source.read(int(channel))
-    return total
 
 
 def find_files(folder: str | Path, pattern: str) -> list[Path]:

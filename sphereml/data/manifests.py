@@ -117,10 +117,6 @@ class Product:
         beam = self.beam_arcmin
         _require(beam is None or (isinstance(beam, int | float) and beam > 0), f"beam_arcmin of {self.name}", beam)
 
-    def each_file(self) -> tuple[ProductFile, ...]:
-        """Every file, with the ranges in names spelled out; globs stay globs."""
-        return tuple(one for file in self.files for one in file.each())
-
 
 def list_products(folder: Path | None = None) -> list[Product]:
     """Every product of every manifest, sorted by name.

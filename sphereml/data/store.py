@@ -50,6 +50,14 @@ class Sky:
         provenance: what it was made from; JSON values, no dates.
     Raises:
         ValueError: shapes or lengths disagree.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> from sphereml.sky.grid import HealpixGrid
+        >>> gas = np.ones((48, 2), np.float32)
+        >>> fields = (sm.Field("near", "cm^-2"), sm.Field("far", "cm^-2"))
+        >>> sm.Sky(HealpixGrid(2), gas, gas[:, :1], fields, (sm.Field("dust", "uK_RJ"),))
+        Sky(nside=2, inputs: near [cm^-2], far [cm^-2]; targets: dust [uK_RJ])
     """
 
     grid: HealpixGrid

@@ -27,7 +27,13 @@ from sphereml.sky.plane import SquareGrid
 
 @dataclass(frozen=True)
 class FlatPatch:
-    """``n`` x ``n`` pixels of ``pixel_size`` arcmin in the plane of a projection (which only labels it)."""
+    """``n`` x ``n`` pixels of ``pixel_size`` arcmin in the plane of a projection (which only labels it).
+
+    Example:
+        >>> import sphereml as sm
+        >>> sm.FlatPatch(64, 23.4).coarser()
+        FlatPatch(n=32, pixel_size=46.8, projection='gnomonic')
+    """
 
     n: int
     pixel_size: float = 23.4

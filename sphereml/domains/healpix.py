@@ -61,7 +61,13 @@ def _family_turns(region: Region, frames: LocalFrames, coarse_frames: LocalFrame
 
 @dataclass(frozen=True)
 class HealpixSky:
-    """The part of the HEALPix sphere inside ``coarse_pixels`` of ``coarse_nside`` (None: the whole sphere)."""
+    """The part of the HEALPix sphere inside ``coarse_pixels`` of ``coarse_nside`` (None: the whole sphere).
+
+    Example:
+        >>> import sphereml as sm
+        >>> sm.HealpixSky(64, (0, 1, 2, 3)).shape
+        (16384,)
+    """
 
     nside: int
     coarse_pixels: tuple[int, ...] | None = None

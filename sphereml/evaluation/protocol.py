@@ -43,7 +43,12 @@ class StudyOptions:
 
 
 class Result(ABC):
-    """What was measured: ``content`` of the file ``file``, which stands in the folder of the result."""
+    """What was measured: ``content`` of the file ``file``, which stands in the folder of the result.
+
+    Example:
+        >>> import sphereml as sm
+        >>> sm.load_result("runs/demo").to_dataframe()  # doctest: +SKIP
+    """
 
     file: ClassVar[str]
     remake: ClassVar[str]
@@ -148,7 +153,13 @@ def open_study(runs: Sequence[Run], options: StudyOptions) -> Study:
 
 
 def load_result(folder: Path | str) -> Result:
-    """The result of whatever study wrote into a folder; raises UserError when none did."""
+    """The result of whatever study wrote into a folder; raises UserError when none did.
+
+    Example:
+        >>> import sphereml as sm
+        >>> sm.load_result("runs/demo")  # doctest: +SKIP
+        Comparison(integrated, linear, unet_flat_plain, unet_sphere_plain, unet_flat, unet_sphere)
+    """
     kinds = [study_class(name).result for name in STUDIES]
     found = [kind for kind in reversed(kinds) if (Path(folder) / kind.file).is_file()]
     return (found or kinds)[0].load(folder)

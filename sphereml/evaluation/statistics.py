@@ -1,87 +1,105 @@
-"""Means and their standard errors over overlapping patches: the delete-one-block jackknife.
+"""Standard errors over patches that share sky: the jackknife that leaves out one group of patches at a time.
 
-Conventions: values are ``(n,)`` or ``(n, k)`` with the n patches first; a block is the coarse HEALPix pixel (NEST, any
-Nside) that holds a patch's centre.  Patches overlap, so neighbours repeat the same sky and
-``std / sqrt(n)`` is too small; leaving out a whole block at a time counts the sky once.  A block must be at least
-as large as a patch for that: Nside 2 or 4 for 25-degree patches.
+Conventions
+-----------
+* Values have the patches first, ``(n, ...)``.  A group holds patches that share modes: those whose centre lies in one
+  coarse HEALPix pixel, or those of one simulated sky.  Patches overlap, so neighbours repeat the same sky and
+  ``std / sqrt(n)`` is too small; leaving out a whole group counts the sky once.  A group must be at least as large as a
+  patch for that: pixels of Nside 2 or 4 for 25-degree patches.
+* Samples are ``(1 + g, ...)``: a statistic of everything, and then of everything but each of the g groups.
+* With n_j values in group j of n, h_j = n / n_j, theta the statistic of everything and theta_(j) that without group j,
+  the pseudo-values are p_j = h_j theta - (h_j - 1) theta_(j), and (Busing, Meijer and van der Leeden 1999,
+  Stat. Comput. 9, 3)
+
+      theta_J = g theta - sum_j (1 - 1/h_j) theta_(j),   var = (1/g) sum_j (p_j - theta_J)^2 / (h_j - 1).
+
+  For groups of one size this is ``(g - 1)/g sum_j (theta_(j) - <theta_(j)>)^2``, where theta itself takes no part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from sphereml.errors import UserError
+
+Groups: TypeAlias = "Sequence[int] | np.ndarray | None"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Difference a - b realization by realization.
-
-    Attributes:
-        mean, sem: mean difference and its block-jackknife standard error.
-        sigmas: ``mean / sem`` (infinite for a constant non-zero difference, 0 for no difference).
-        wins: number of realizations with a > b, of ``of``; ties are not wins.
-    """
+    """Mean difference a - b, realization by realization, and its jackknife standard error."""
 
     mean: float
     sem: float
-    sigmas: float
-    wins: int
-    of: int
+
+    @property
+    def sigmas(self) -> float:
+        """``mean / sem``: infinite for a constant difference, 0 for none."""
+        if self.sem > 0:
+            return self.mean / self.sem
+        return float(np.copysign(np.inf, self.mean)) if self.mean else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"mean": self.mean, "sem": self.sem, "sigmas": self.sigmas}
 
 
-def plain_sem(values: np.ndarray) -> np.ndarray:
-    """``std / sqrt(n)`` along the first axis: right only for independent values.  Shape of one value."""
-    return np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
+def leave_one_out(values: np.ndarray, groups: Groups = None) -> np.ndarray:
+    """Mean over all patches of ``(n, ...)``, and over all but one group: ``(1 + g, ...)``.
+
+    Args:
+        groups: a label for every patch; without them every patch is a group of its own.
+
+    Raises:
+        UserError: fewer than two groups, or not one label for each patch.
+    """
+    index, size = _grouped(len(values), groups)
+    sums = np.zeros((len(size), *values.shape[1:]))
+    np.add.at(sums, index, values)
+    counts = size.reshape(-1, *[1] * (values.ndim - 1))
+    left = (sums.sum(axis=0) - sums) / (len(values) - counts)
+    return np.concatenate([sums.sum(axis=0)[None] / len(values), left])
+
+
+def jackknife_error(samples: np.ndarray, size: np.ndarray | None = None) -> np.ndarray:
+    """Standard error of a statistic from its samples ``(1 + g, ...)``; shape ``(...)``.
+
+    Args:
+        size: ``(g,)`` size of every group, in any unit; without it they are alike.
+    """
+    full, left = samples[0], samples[1:]
+    if size is None:
+        error: np.ndarray = np.sqrt((len(left) - 1) * left.var(axis=0))
+        return error
+    weight = (size.sum() / size).reshape(-1, *[1] * (left.ndim - 1))
+    # p_j - theta_J, a common theta taken away so that no digits are lost.
+    pseudo = (weight - 1) * (full - left)
+    deviation = pseudo - np.sum((1 - 1 / weight) * (full - left), axis=0)
+    return np.sqrt(np.mean(deviation**2 / (weight - 1), axis=0))
 
 
 def block_jackknife(values: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and delete-one-block jackknife standard error, for blocks of unequal size.
+    """Mean of ``(n, ...)`` and its standard error, for blocks ``(n,)`` of unequal size.
 
-    With g blocks of n_j values, h_j = n / n_j, theta the full mean and theta_(j) the mean without block j, the
-    pseudo-values are p_j = h_j theta - (h_j - 1) theta_(j), and
-
-        theta_J = g theta - sum_j (1 - 1/h_j) theta_(j),   var = (1/g) sum_j (p_j - theta_J)^2 / (h_j - 1)
-
-    (Busing, Meijer and van der Leeden 1999, Stat. Comput. 9, 3).  For a mean, theta_J = theta; with blocks of one value
-    this is ``plain_sem`` exactly.
-
-    Args:
-        values: ``(n,)`` or ``(n, k)``.
-        blocks: ``(n,)`` integer labels.
-    Returns:
-        Mean and standard error, of shape ``()`` or ``(k,)``; the error is NaN when there is one block only.
+    Raises:
+        UserError: fewer than two blocks, or not one label for each value.
     """
-    values = np.asarray(values, dtype=np.float64)
-    blocks = np.asarray(blocks)
-    if blocks.shape != values.shape[:1]:
-        raise ValueError(f"{blocks.shape} block labels for {values.shape[0]} values")
-    size, total = _sum_by_block(values, blocks)
-    mean = values.mean(axis=0)
-    if len(size) < 2:
-        return mean, np.full_like(mean, np.nan)
-    without = (total.sum(axis=0) - total) / (size.sum() - size)
-    weight = size.sum() / size
-    deviation = (weight - 1) * (mean - without)  # p_j - theta_J, the common theta taken away
-    return mean, np.sqrt(np.mean(deviation**2 / (weight - 1), axis=0))
+    samples = leave_one_out(np.asarray(values, dtype=np.float64), blocks)
+    return samples[0], jackknife_error(samples, _grouped(len(values), blocks)[1])
 
 
-def jackknife_sem(values: np.ndarray, size: np.ndarray) -> float:
-    """Standard error of any statistic from its delete-one-block values, for blocks of unequal size.
+def pseudovalues(values: np.ndarray, groups: Groups = None) -> np.ndarray:
+    """One value a group, ``(g, ...)``, whose covariance over their number is that of the mean.
 
-    As in :func:`block_jackknife`, with the statistic itself in place of the mean.
-
-    Args:
-        values: ``(1 + g,)``, the statistic of all the data and then without each block.
-        size: ``(g,)`` size of each block, in any unit.
+    Of groups of one size they are the groups' means.
     """
-    full, without = values[0], values[1:]
-    if len(size) < 2:
-        return float("nan")
-    weight = size.sum() / size
-    centre = len(size) * full - np.sum((1 - 1 / weight) * without)
-    pseudo = weight * full - (weight - 1) * without
-    return float(np.sqrt(np.mean((pseudo - centre) ** 2 / (weight - 1))))
+    samples = leave_one_out(values, groups)
+    count = len(samples) - 1
+    result: np.ndarray = count * samples[0] - (count - 1) * samples[1:]
+    return result
 
 
 def paired(values_a: np.ndarray, values_b: np.ndarray, blocks: np.ndarray) -> PairedDifference:
@@ -90,20 +108,13 @@ def paired(values_a: np.ndarray, values_b: np.ndarray, blocks: np.ndarray) -> Pa
     if difference.ndim != 1:
         raise ValueError(f"paired values have shape {difference.shape}, expected (n,)")
     mean, sem = block_jackknife(difference, blocks)
-    wins = int(np.count_nonzero(difference > 0))
-    return PairedDifference(float(mean), float(sem), _ratio(float(mean), float(sem)), wins, difference.size)
+    return PairedDifference(float(mean), float(sem))
 
 
-def _sum_by_block(values: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of values ``(g, 1 or nothing)`` and their sums ``(g, ...)`` in every block."""
-    _, label = np.unique(blocks, return_inverse=True)
-    size = np.bincount(label).astype(np.float64)
-    total = np.zeros((len(size), *values.shape[1:]))
-    np.add.at(total, label, values)
-    return size.reshape(-1, *[1] * (values.ndim - 1)), total
-
-
-def _ratio(mean: float, sem: float) -> float:
-    if sem > 0:
-        return mean / sem
-    return float(np.copysign(np.inf, mean)) if mean and not np.isnan(sem) else (0.0 if mean == 0 else float("nan"))
+def _grouped(patches: int, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """The group of every patch, numbered from 0, and the number of patches in each."""
+    names, index = np.unique(np.arange(patches) if groups is None else np.asarray(groups), return_inverse=True)
+    if index.shape != (patches,) or len(names) < 2:
+        what = f"{len(names)} groups named for {index.size} of {patches} patches"
+        raise UserError(what, "give every patch its group, and at least two groups")
+    return index, np.bincount(index)

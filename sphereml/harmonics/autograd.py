@@ -72,14 +72,6 @@ class SphericalTransform:
             self._on_device[device] = made
         return self._on_device[device]
 
-    def synthesize(self, alm: np.ndarray) -> np.ndarray:
-        """Maps ``(batch, ncomp, npix)`` of alms ``(batch, ncomp, nalm)``."""
-        return self._ducc.synthesize(alm)
-
-    def adjoint_synthesize(self, maps: np.ndarray) -> np.ndarray:
-        """Transpose of :meth:`synthesize`."""
-        return self._ducc.adjoint_synthesize(maps)
-
     def uses_ducc(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == "cpu" and self.engine == "auto"
 

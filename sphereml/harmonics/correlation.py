@@ -77,7 +77,8 @@ def sphere_band_correlation(
         r = safe_ratio(alm_cross_power(a, b, lmax), alm_cross_power(a, a, lmax) * alm_cross_power(b, b, lmax))
     else:
         raise ValueError(f"unknown form of r: {kind!r}; use 'mode' or 'ell'")
-    return torch.stack([_weighted_mean(r, weight, (ell >= lo) & (ell < hi)) for lo, hi in bands.limits], dim=-1)
+    members = torch.from_numpy(bands.membership(lmax)).to(a.device)
+    return torch.stack([_weighted_mean(r, weight, band[ell]) for band in members], dim=-1)
 
 
 def _abs2(a: torch.Tensor) -> torch.Tensor:

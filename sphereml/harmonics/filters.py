@@ -30,7 +30,7 @@ def butterworth(lmax: int, cutoff: float, order: float) -> np.ndarray:
 
 
 def gaussian_beam(lmax: int, fwhm_arcmin: float) -> np.ndarray:
-    """``exp(-ell (ell + 1) sigma^2 / 2)`` with ``sigma = fwhm / sqrt(8 ln 2)``."""
+    """Harmonic window ``exp(-ell (ell + 1) sigma^2 / 2)`` of a Gaussian beam, ``sigma = fwhm / sqrt(8 ln 2)``."""
     sigma = np.radians(fwhm_arcmin / 60) / np.sqrt(8 * np.log(2))
     ell = np.arange(lmax + 1)
     return np.asarray(np.exp(-0.5 * ell * (ell + 1) * sigma**2))

@@ -82,6 +82,15 @@ class FlatSky(SquareGrid):
         return _tables(self.size, self.step, _real(like.dtype), like.device)
 
 
+def resample(modes: torch.Tensor, size: int) -> torch.Tensor:
+    """Modes of the same fields on ``size`` pixels a side; what either grid has at its Nyquist multipole is dropped."""
+    half = min(size, modes.shape[-2]) // 2
+    result = modes.new_zeros(*modes.shape[:-2], size, size // 2 + 1)
+    result[..., :half, :half] = modes[..., :half, :half]
+    result[..., 1 - half :, :half] = modes[..., 1 - half :, :half]
+    return result
+
+
 def _real(dtype: torch.dtype) -> torch.dtype:
     return dtype.to_real() if dtype.is_complex else dtype
 

@@ -40,6 +40,11 @@ def cross_spectrum(alm_a: np.ndarray, alm_b: np.ndarray, lmax: int) -> np.ndarra
     return spectrum / (2 * np.arange(lmax + 1) + 1)
 
 
+def all_spectra(alms: np.ndarray, lmax: int) -> np.ndarray:
+    """Auto and cross spectra ``(n, n, lmax+1)`` of coefficients ``(n, nalm)``, symmetric in the first two axes."""
+    return cross_spectrum(alms[:, None], alms[None, :], lmax)
+
+
 def spectrum(
     map_a: np.ndarray, map_b: np.ndarray | None = None, *, lmax: int, iterations: int = 3, spin: int = 0
 ) -> np.ndarray:
@@ -66,8 +71,7 @@ def masked_spectra(maps: np.ndarray, mask: np.ndarray, *, lmax: int, iterations:
     Raises:
         UserError: the mask is empty, out of range or of another length.
     """
-    alms = masked_alms(maps, mask, lmax=lmax, iterations=iterations)
-    return cross_spectrum(alms[:, None], alms[None, :], lmax)
+    return all_spectra(masked_alms(maps, mask, lmax=lmax, iterations=iterations), lmax)
 
 
 def masked_alms(maps: np.ndarray, mask: np.ndarray, *, lmax: int, iterations: int = 3) -> np.ndarray:

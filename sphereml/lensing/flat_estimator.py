@@ -28,7 +28,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from sphereml.errors import UserError
-from sphereml.harmonics.flat_polarization import FlatSky
+from sphereml.harmonics.flat_polarization import FlatSky, resample
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import Legs
 from sphereml.simulate.cmb_spectra import CmbSpectra
@@ -100,7 +100,7 @@ class FlatEstimator:
             weighted[0] * self._fine_images(of_q) + weighted[1] * self._fine_images(of_u)
             for of_q, of_u in zip(*slopes, strict=True)
         )
-        return _resample(self.fine.to_modes(x), self.sky.size), _resample(self.fine.to_modes(y), self.sky.size)
+        return resample(self.fine.to_modes(x), self.sky.size), resample(self.fine.to_modes(y), self.sky.size)
 
     def divergence(self, flow: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Modes of minus the divergence of a flow."""
@@ -142,7 +142,7 @@ class FlatEstimator:
         return torch.where(self._measured, half / torch.where(self._measured, self.response, 1.0), 0.0)
 
     def _fine_images(self, modes: torch.Tensor) -> torch.Tensor:
-        return self.fine.to_images(_resample(modes, self.fine.size))
+        return self.fine.to_images(resample(modes, self.fine.size))
 
     def _weights(self, power: np.ndarray, exponent: int) -> torch.Tensor:
         """``power^exponent / (power + noise)`` at the modes of the fine grid, complex128."""
@@ -175,7 +175,7 @@ class FlatEstimator:
         return self._modes_of(own.xx * other.xx + own.yy * other.yy + 2 * own.xy * other.xy)
 
     def _modes_of(self, images: torch.Tensor) -> torch.Tensor:
-        return _resample(self.fine.to_modes(images), self.sky.size).real
+        return resample(self.fine.to_modes(images), self.sky.size).real
 
 
 def mean_field(estimates: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -212,12 +212,3 @@ def _second_derivatives(sky: FlatSky, modes: torch.Tensor) -> _Tensor:
 
 def _sum(*tensors: _Tensor) -> _Tensor:
     return _Tensor(*(torch.stack(parts).sum(dim=0) for parts in zip(*tensors, strict=True)))
-
-
-def _resample(modes: torch.Tensor, size: int) -> torch.Tensor:
-    """Modes of the same fields on ``size`` pixels a side; what either grid has at its Nyquist multipole is dropped."""
-    half = min(size, modes.shape[-2]) // 2
-    result = modes.new_zeros(*modes.shape[:-2], size, size // 2 + 1)
-    result[..., :half, :half] = modes[..., :half, :half]
-    result[..., 1 - half :, :half] = modes[..., 1 - half :, :half]
-    return result

@@ -28,7 +28,7 @@ import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.lensing.gradients import GradientCurves, gradient_curves, lens_into_b
-from sphereml.lensing.n0 import NoiseModel
+from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.wigner import quadrature
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
@@ -50,10 +50,9 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class IteratedNoise:
-    """Converged N0 of EB ``(lmax_kappa + 1,)``, the B power left ``(lmax + 1,)`` (zero below lmin), steps taken."""
+    """Converged N0 of EB ``(lmax_kappa + 1,)`` and the steps taken."""
 
     n0: np.ndarray
-    residual_bb: np.ndarray
     steps: int
 
 
@@ -79,7 +78,7 @@ def iterate_eb(model: NoiseModel, iteration: Iteration = Iteration()) -> Iterate
         # 1 / N0 is a sum of positive terms, each over bb + noise: no N0 changes by more than the worst of them.
         change = np.abs(bb - before)[band] / (bb + noise)[band]
         if change.max() < iteration.tolerance:
-            return IteratedNoise(model.eb(bb), bb, step)
+            return IteratedNoise(model.eb(bb), step)
     raise UserError(f"the iterated N0 does not settle in {iteration.most_steps} steps", _MEND)
 
 

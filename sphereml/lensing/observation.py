@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import gaussian_beam
 
 _ARCMIN = math.pi / (180 * 60)
 
@@ -39,13 +40,11 @@ class Observation:
             raise UserError(f"lmin {self.lmin} is not below lmax {self.lmax}", "lower lmin or raise lmax")
 
     def noise_spectrum(self) -> np.ndarray:
-        """``(noise)^2 exp(ell (ell + 1) sigma^2)`` for ell = 0..lmax; infinite where the beam leaves nothing."""
+        """``(noise / b_ell)^2`` for ell = 0..lmax, b the beam's window; infinite where the beam leaves nothing."""
         if self.noise == 0:
             return np.zeros(self.lmax + 1)
-        ell = np.arange(self.lmax + 1.0)
-        sigma = self.beam * _ARCMIN / math.sqrt(8 * math.log(2))
-        with np.errstate(over="ignore"):
-            spectrum: np.ndarray = (self.noise * _ARCMIN) ** 2 * np.exp(ell * (ell + 1) * sigma**2)
+        with np.errstate(over="ignore", divide="ignore"):
+            spectrum: np.ndarray = (self.noise * _ARCMIN / gaussian_beam(self.lmax, self.beam)) ** 2
         return spectrum
 
     def filtered(self, signal: np.ndarray, power: np.ndarray, exponent: int) -> np.ndarray:

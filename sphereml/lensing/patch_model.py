@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.observation import Observation
 from sphereml.simulate.cmb_spectra import CmbSpectra
-from sphereml.simulate.fields import gaussian_beam
 
 # A pixel where the taper leaves less than this counts as masked, so that none is magnified more than this allows.
 _LEAST_MASK = 1e-3
@@ -42,11 +42,6 @@ class Legs:
     e: torch.Tensor
     e_inverse: torch.Tensor
     b_inverse: torch.Tensor
-
-    def images(self) -> torch.Tensor:
-        """Wiener-filtered E and the B leg on the patch's own pixels, ``(batch, size, size, 2)``."""
-        both = self.sky.to_images(torch.stack([self.e, self.b_inverse], dim=1))
-        return both[..., : self.size, : self.size].movedim(1, -1)
 
 
 @dataclass(frozen=True, eq=False)

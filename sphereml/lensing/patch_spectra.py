@@ -11,24 +11,17 @@ Conventions
 
 * Mean powers stand as ``(..., 3, band)``: auto of the estimate, cross with the truth, truth.
 * N_L is the paper's proxy: on lensed skies it holds N1 and higher terms beside N0.
-* Standard errors are jackknives that leave out one group of patches at a time; patches of one sky share modes, so they
-  are one group.  A ratio of two estimators' N_L is taken within each jackknife sample: what they share drops out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
-
-Groups: TypeAlias = "Sequence[int] | np.ndarray | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,45 +78,10 @@ class PatchPowers:
         powers = (bands.power(a, b) for a, b in ((estimate, estimate), (estimate, truth), (truth, truth)))
         return cls(bands, *powers)
 
-    def jackknife(self, groups: Groups = None) -> np.ndarray:
-        """Mean auto, cross and truth of all patches and of all but one group, ``(1 + group, 3, band)``.
-
-        Args:
-            groups: the sky of every patch; without them every patch is a group of its own.
-
-        Raises:
-            UserError: fewer than two groups, or not one group for each patch.
-        """
-        return leave_one_out(np.stack([self.auto, self.cross, self.truth], axis=1), groups)
-
-
-def leave_one_out(values: np.ndarray, groups: Groups = None) -> np.ndarray:
-    """Mean over all patches of ``(patch, ...)`` (first), and over all but one group, ``(1 + group, ...)``.
-
-    Raises:
-        UserError: fewer than two groups, or not one group for each patch.
-    """
-    patches = len(values)
-    names, index = np.unique(np.arange(patches) if groups is None else np.asarray(groups), return_inverse=True)
-    if len(index) != patches or len(names) < 2:
-        what = f"{len(names)} groups named for {len(index)} of {patches} patches"
-        raise UserError(what, "give every patch its group, and at least two groups")
-    sums = np.zeros((len(names), *values.shape[1:]))
-    np.add.at(sums, index, values)
-    counts = np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
-    left = (sums.sum(axis=0) - sums) / (patches - counts)
-    return np.concatenate([sums.sum(axis=0)[None] / patches, left])
-
-
-def pseudovalues(values: np.ndarray, groups: Groups = None) -> np.ndarray:
-    """The jackknife's one value a group, ``(group, ...)``: their covariance over their number is that of the mean.
-
-    Of groups of one size they are the groups' means.
-    """
-    samples = leave_one_out(values, groups)
-    count = len(samples) - 1
-    result: np.ndarray = count * samples[0] - (count - 1) * samples[1:]
-    return result
+    @property
+    def stacked(self) -> np.ndarray:
+        """Auto, cross and truth of every patch, ``(patch, 3, band)``."""
+        return np.stack([self.auto, self.cross, self.truth], axis=1)
 
 
 def response_of(means: np.ndarray) -> np.ndarray:
@@ -148,10 +106,3 @@ def residual_of(means: np.ndarray) -> np.ndarray:
     """Power of estimate minus truth over that of the truth, of mean powers ``(..., 3, band)``."""
     result: np.ndarray = (means[..., 0, :] - 2 * means[..., 1, :] + means[..., 2, :]) / means[..., 2, :]
     return result
-
-
-def jackknife_error(samples: np.ndarray) -> np.ndarray:
-    """Standard error of a statistic of the whole (first, which takes no part) and of what each group leaves."""
-    left = samples[1:]
-    error: np.ndarray = np.sqrt((len(left) - 1) * left.var(axis=0))
-    return error

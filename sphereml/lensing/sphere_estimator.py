@@ -33,7 +33,7 @@ import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.harmonics.rings import alm_size, threads
-from sphereml.lensing.n0 import NoiseModel, combined
+from sphereml.lensing.noise import NoiseModel, combined
 
 # Pixels synthesized at once: at lmax 3000 ducc0's own arrays then stay below 32 MiB, where glibc keeps their memory.
 _BLOCK = 3_000_000

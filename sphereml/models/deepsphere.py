@@ -57,10 +57,6 @@ class DeepsphereSky(HealpixSky):
     def pool(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).mean(dim=2)
 
-    def unpool(self, x: torch.Tensor) -> torch.Tensor:
-        """From the coarser domain to this one: every child takes its parent's value."""
-        return x.repeat_interleave(4, dim=1)
-
 
 class _Step(nn.Module):
     """Convolution, batch normalization, ReLU; the convolution alone with ``norm=False``."""
@@ -125,9 +121,9 @@ class DeepsphereUNet(nn.Module):
             skipped.append(x)
         x = self.steps["deepest"](levels[1].pool(x), levels[0])
         for level in (1, 2, 3, 4):
-            x = self.steps[f"up{level}"](levels[level].unpool(x), levels[level])
+            x = self.steps[f"up{level}"](levels[level].spread(x), levels[level])
             x = self.steps[f"merge{level}"](torch.cat([x, skipped.pop()], dim=-1), levels[level])
-        x = self.steps["up5"](levels[5].unpool(x), levels[5])
+        x = self.steps["up5"](levels[5].spread(x), levels[5])
         scores: torch.Tensor = self.steps["output"](x, levels[5])
         return scores if self.training else scores.softmax(dim=-1)
 

@@ -67,10 +67,13 @@ class Convolution(nn.Module):
         UserError: there is no such kernel, or the stencil takes no types.
 
     Example:
-        >>> from sphereml.domains import HealpixSky
-        >>> layer = Convolution(HealpixSky(8), Channels(spin2=1), Channels(even=1, odd=1), 3, "spin")
-        >>> layer(torch.zeros(1, 768, 2), HealpixSky(8)).shape
-        torch.Size([1, 768, 2])
+        >>> import sphereml as sm, torch
+        >>> sky = sm.HealpixSky(4)
+        >>> sm.Convolution(sky, 3, 8, kernel=3)(torch.zeros(1, 192, 3), sky).shape
+        torch.Size([1, 192, 8])
+        >>> to_eb = sm.Convolution(sky, sm.Channels(spin2=1), sm.Channels(even=1, odd=1), 3, "spin")
+        >>> to_eb(torch.zeros(1, 192, 2), sky).shape
+        torch.Size([1, 192, 2])
     """
 
     depth = 0

@@ -1,11 +1,10 @@
 """Lambert azimuthal equal-area (ZEA) patches.
 
-Conventions: a patch is ``(row, column)`` with row 0 at the bottom, the column along the frame's x (east at position
-angle 0) and the row along its y (north), as in ``patches.gnomonic``.  The distance theta of a direction from the
-frame's z is ``rho = 2 sin(theta / 2)`` in the image, its azimuth is kept, and every pixel covers the same solid angle.
+Conventions: those of :mod:`sphereml.patches.projection`.  The distance theta of a direction from the frame's z is
+``rho = 2 sin(theta / 2)`` in the image, its azimuth is kept, and every pixel covers the same solid angle.
 
-Q and U turn into the patch's axes as told in ``patches.projection``: the projection squeezes the radial direction by
-``cos(theta / 2)`` and stretches the other as much, without turning either.
+Q and U turn into the patch's axes as in every projection: this one squeezes the radial direction by ``cos(theta / 2)``
+and stretches the other as much, without turning either.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.patches.projection import SkyPatch
+from sphereml.patches.projection import ProjectedPatch
 
 # The antipode of the centre is a circle of this radius, in radians at the centre.
 _RIM = 2.0
 
 
 @dataclass(frozen=True)
-class LambertPatch(SkyPatch):
+class LambertPatch(ProjectedPatch):
     """An equal-area image of ``size`` x ``size`` pixels of ``pixel_arcmin``; where it lies is said by a frame.
 
     The default is that of DeepCMB (arXiv:1810.01483): 5 degrees on a side.
@@ -45,25 +44,12 @@ class LambertPatch(SkyPatch):
         """Angular distance from the centre to the outer corners, degrees (3.54 for the default)."""
         return float(np.degrees(2 * np.arcsin(min(np.radians(self.extent) / np.sqrt(8), 1.0))))
 
-    def vectors(self, frames: np.ndarray) -> np.ndarray:
-        """Unit vectors of the pixel centres, ``(..., size, size, 3)``, for frames ``(..., 3, 3)``."""
-        x, y = self.offsets()
+    def from_plane(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         rho2 = x**2 + y**2
         shrink = np.sqrt(1 - rho2 / 4)
-        local = np.stack([x * shrink, y * shrink, 1 - rho2 / 2], axis=-1)
-        sky = local.reshape(-1, 3) @ np.swapaxes(frames, -1, -2)
-        return sky.reshape(*frames.shape[:-2], self.size, self.size, 3)
+        return np.stack([x * shrink, y * shrink, 1 - rho2 / 2], axis=-1)
 
-    def plane(self, frames: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Position of directions in the image: the inverse of :meth:`vectors`.
-
-        Args:
-            frames: ``(..., 3, 3)``.
-            vectors: ``(..., n, 3)``.
-        Returns:
-            Column coordinate, row coordinate (both float, NaN at the antipode) and whether the direction lies between
-            the centres of the outermost pixels, each ``(..., n)``.
-        """
-        x, y, z = np.moveaxis(vectors @ frames, -1, 0)
+    def to_plane(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """NaN at the antipode."""
         stretch = np.sqrt(2 / np.where(z > -1, 1 + z, np.nan))
-        return self.position(x * stretch, y * stretch)
+        return x * stretch, y * stretch

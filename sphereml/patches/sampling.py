@@ -13,8 +13,7 @@ import healpy
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.projection import SkyPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear, sample
 from sphereml.sky.rotations import frame_towards, uniform_centres
@@ -38,14 +37,14 @@ class PatchZone:
     max_masked: float = 0.7
 
 
-def masked_share(patch: GnomonicPatch, frames: np.ndarray, observed: np.ndarray) -> np.ndarray:
+def masked_share(patch: ProjectedPatch, frames: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Share of each patch's pixels whose centre falls on a masked pixel; frames ``(..., 3, 3)`` -> ``(...)``."""
     grid = HealpixGrid.of_size(observed.size)
     x, y, z = np.moveaxis(patch.vectors(frames), -1, 0)
     return 1 - observed[healpy.vec2pix(grid.nside, x, y, z, nest=True)].mean(axis=(-2, -1))
 
 
-def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: GnomonicPatch) -> np.ndarray:
+def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: ProjectedPatch) -> np.ndarray:
     """Frames of random patches: centres uniform on the sphere in the zone, position angles uniform.
 
     Patches that are masked by more than ``zone.max_masked`` are dropped and drawn again.
@@ -71,7 +70,7 @@ def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: Gnomon
 
 
 def sample_patches(
-    maps: np.ndarray, frames: np.ndarray, patch: SkyPatch, spins: Sequence[int] | None = None
+    maps: np.ndarray, frames: np.ndarray, patch: ProjectedPatch, spins: Sequence[int] | None = None
 ) -> np.ndarray:
     """Cut patches from maps by bilinear interpolation.
 

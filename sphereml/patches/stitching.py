@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates, spline_filter
 
 from sphereml.errors import UserError
-from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.rotations import frame_at
 from sphereml.sky.stokes import turned
@@ -41,14 +41,14 @@ class Stitched:
     seam: float
 
 
-def patch_weight(patch: GnomonicPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+def patch_weight(patch: ProjectedPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Weight of a patch at image coordinates: 1 in the middle, 0 with zero slope at the outermost pixel centres."""
     half = patch.middle
     taper = [np.cos(np.pi / 2 * np.clip((c - half) / half, -1, 1)) ** 2 for c in (column, row)]
     return taper[0] * taper[1]
 
 
-def covering_frames(nside_centres: int, patch: GnomonicPatch) -> np.ndarray:
+def covering_frames(nside_centres: int, patch: ProjectedPatch) -> np.ndarray:
     """Frames of patches centred on the HEALPix pixels of ``nside_centres``, that cover the sphere.
 
     HEALPix pixels are diamonds, so the patches stand on a corner (position angle 45 degrees).
@@ -84,7 +84,7 @@ class Stitcher:
             frames; None: scalars.
     """
 
-    def __init__(self, patch: GnomonicPatch, grid: HealpixGrid, spins: Sequence[int] | None = None) -> None:
+    def __init__(self, patch: ProjectedPatch, grid: HealpixGrid, spins: Sequence[int] | None = None) -> None:
         self.patch = patch
         self.grid = grid
         self.spins = spins
@@ -160,20 +160,9 @@ class Stitcher:
         return float(np.sqrt(np.mean(ratio**2)))
 
 
-def stitch(
-    values: np.ndarray,
-    frames: np.ndarray,
-    patch: GnomonicPatch,
-    grid: HealpixGrid,
-    spins: Sequence[int] | None = None,
-) -> Stitched:
-    """Stitch patches that are all at hand; see :class:`Stitcher` to stream them."""
-    return stitch_stream([(values, frames)], patch, grid, spins)
-
-
 def stitch_stream(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    patch: GnomonicPatch,
+    patch: ProjectedPatch,
     grid: HealpixGrid,
     spins: Sequence[int] | None = None,
 ) -> Stitched:
@@ -185,7 +174,7 @@ def stitch_stream(
 
 
 def _pixels_inside(
-    patch: GnomonicPatch, frame: np.ndarray, grid: HealpixGrid
+    patch: ProjectedPatch, frame: np.ndarray, grid: HealpixGrid
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sphere pixels whose centre lies in the patch, and their column and row."""
     disc = healpy.query_disc(grid.nside, frame[:, 2], np.radians(patch.half_diagonal), nest=True)

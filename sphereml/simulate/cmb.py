@@ -6,32 +6,11 @@ D_ell = ell (ell + 1) C_ell / 2 pi unless told ``raw_cl=True``, which this modul
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 
-from sphereml.config.lensing import CosmologyConfig
+from sphereml.config.lensing import Cosmology
+from sphereml.simulate.cmb_spectra import PLANCK_2013, run_camb
 from sphereml.simulate.fields import gaussian_field
-
-
-@dataclass(frozen=True)
-class Cosmology:
-    """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483)."""
-
-    H0: float = 67.94
-    ombh2: float = 0.0222
-    omch2: float = 0.1185
-    tau: float = 0.0943
-    As: float = 2.21e-9
-    ns: float = 0.9624
-    mnu: float = 0.06  # sum of neutrino masses, eV
-
-    @classmethod
-    def of(cls, config: CosmologyConfig) -> Cosmology:
-        return cls(**asdict(config))
-
-
-PLANCK_2013 = Cosmology()
 
 # CAMB's lensed spectra lose accuracy close to the highest multipole that was asked of it.
 _LENSING_MARGIN = 500
@@ -40,19 +19,12 @@ _LENSING_MARGIN = 500
 def cmb_spectrum(lmax: int, cosmology: Cosmology = PLANCK_2013) -> np.ndarray:
     """Lensed temperature spectrum C_ell, ``(lmax + 1,)`` float64 uK^2; monopole and dipole are zero.
 
-    The lensing potential is CAMB's at accuracy 1: made for foreground tests at the multipoles of dust templates, not
-    for lensing work: that is :mod:`sphereml.simulate.cmb_spectra`.
+    Raises:
+        UserError: CAMB refuses the cosmology.
     """
-    import camb
-
-    parameters = camb.CAMBparams()
-    parameters.set_cosmology(
-        H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau, mnu=cosmology.mnu
-    )
-    parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
-    parameters.set_for_lmax(max(lmax, 2) + _LENSING_MARGIN, lens_potential_accuracy=1)
-    results = camb.get_results(parameters)
-    spectra = results.get_lensed_scalar_cls(lmax=max(lmax, 2), CMB_unit="muK", raw_cl=True)
+    highest = max(lmax, 2)
+    results = run_camb(highest + _LENSING_MARGIN, cosmology)
+    spectra = results.get_lensed_scalar_cls(lmax=highest, CMB_unit="muK", raw_cl=True)
     return np.ascontiguousarray(spectra[: lmax + 1, 0], dtype=np.float64)
 
 

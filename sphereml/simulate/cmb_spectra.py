@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.lensing import Cosmology
 from sphereml.data.holdings import open_holdings
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
-from sphereml.simulate.cmb import PLANCK_2013, Cosmology
 
+PLANCK_2013 = Cosmology()
 _ACCURACY = 8
 _NONLINEAR = "mead2020"
 LMAX = 6000
@@ -31,15 +32,11 @@ LMAX = 6000
 
 @dataclass(frozen=True, eq=False)
 class CmbSpectra:
-    """Unlensed ``tt, ee, te``, the lensed ones, the lensed B and the potential, each ``(lmax + 1,)`` float64."""
+    """Unlensed E, lensed E and B, and the potential, each ``(lmax + 1,)`` float64."""
 
-    tt: np.ndarray
     ee: np.ndarray
-    te: np.ndarray
-    tt_lensed: np.ndarray
     ee_lensed: np.ndarray
     bb_lensed: np.ndarray
-    te_lensed: np.ndarray
     potential: np.ndarray
 
     @property
@@ -62,33 +59,34 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     """
     if lmax < 2:
         raise UserError(f"lmax {lmax} of the spectra is impossible", "give 2 or more")
-    import camb
-
-    try:
-        results = camb.get_results(_parameters(lmax, cosmology))
-    except (camb.CAMBError, ValueError) as error:
-        raise UserError(f"CAMB refuses {cosmology}: {error}", "give other parameters") from None
+    results = run_camb(lmax, cosmology)
     units = {"lmax": lmax, "CMB_unit": "muK", "raw_cl": True}
     plain = results.get_unlensed_scalar_cls(**units).T
     lensed = results.get_lensed_scalar_cls(**units).T
     potential = results.get_lens_potential_cls(lmax=lmax, raw_cl=True)[:, 0]
-    chosen = (plain[0], plain[1], plain[3], lensed[0], lensed[1], lensed[2], lensed[3], potential)
+    chosen = (plain[1], lensed[1], lensed[2], potential)
     return CmbSpectra(*(np.ascontiguousarray(values, dtype=np.float64) for values in chosen))
 
 
-def _parameters(lmax: int, cosmology: Cosmology) -> Any:
-    """``camb.CAMBparams``; CAMB has no types."""
+def run_camb(lmax: int, cosmology: Cosmology) -> Any:
+    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types).
+
+    Raises:
+        UserError: CAMB refuses the cosmology.
+    """
     import camb
 
     parameters = camb.CAMBparams()
-    parameters.set_cosmology(
-        H0=cosmology.H0, ombh2=cosmology.ombh2, omch2=cosmology.omch2, tau=cosmology.tau, mnu=cosmology.mnu
-    )
-    parameters.InitPower.set_params(As=cosmology.As, ns=cosmology.ns)
-    parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
-    parameters.NonLinear = camb.model.NonLinear_lens
-    parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)
-    return parameters
+    primordial = ("As", "ns")
+    try:
+        parameters.set_cosmology(**{name: x for name, x in vars(cosmology).items() if name not in primordial})
+        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial})
+        parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
+        parameters.NonLinear = camb.model.NonLinear_lens
+        parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)
+        return camb.get_results(parameters)
+    except (camb.CAMBError, ValueError) as error:
+        raise UserError(f"CAMB refuses {cosmology}: {error}", "give other parameters") from None
 
 
 def spectra_path(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: Path | None = None) -> Path:

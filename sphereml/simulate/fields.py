@@ -1,4 +1,4 @@
-"""Random fields on the sphere, and the beam.
+"""Random fields on the sphere, and their smoothing.
 
 Conventions: maps are float64 ``(npix,)`` NEST; spectra are C_ell, arrays ``(lmax + 1,)`` from ell = 0; alms in the
 triangular order of ``harmonics.transforms``.  Normal deviates are consumed multipole by multipole, so a generator of
@@ -62,13 +62,6 @@ def lognormal_field(nside: int, spectrum: np.ndarray, rng: np.random.Generator) 
     """
     log_field = gaussian_field(nside, spectrum, rng)
     return np.exp(log_field - field_variance(spectrum) / 2)
-
-
-def gaussian_beam(lmax: int, fwhm_arcmin: float) -> np.ndarray:
-    """Harmonic window ``exp(-ell (ell + 1) sigma^2 / 2)`` of a Gaussian beam, ``(lmax + 1,)``; FWHM in arcmin."""
-    sigma = np.radians(fwhm_arcmin / 60) / np.sqrt(8 * np.log(2))
-    ell = np.arange(lmax + 1)
-    return np.exp(-0.5 * ell * (ell + 1) * sigma**2)
 
 
 def smooth(sky: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
-from sphereml.harmonics.flat_polarization import FlatSky
+from sphereml.harmonics.flat_polarization import FlatSky, resample
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
 _OVERSAMPLING = 2
@@ -122,14 +122,9 @@ class FlatLensing:
 
 def _spline_coefficients(modes: torch.Tensor, sky: FlatSky) -> torch.Tensor:
     """Cubic B-spline coefficients on the finer grid, ``(n, fine, fine)``, of images given by their modes."""
-    size, fine = sky.size, _OVERSAMPLING * sky.size
-    half = size // 2
-    wide = modes.new_zeros(*modes.shape[:-2], fine, fine // 2 + 1)
-    # The Nyquist row and column, which stand for both signs, are left out.
-    wide[..., :half, :half] = modes[..., :half, :half]
-    wide[..., 1 - half :, :half] = modes[..., 1 - half :, :half]
+    fine = _OVERSAMPLING * sky.size
     inverse = _inverse_transfer(fine, modes.real.dtype, modes.device) * (_OVERSAMPLING / sky.step) ** 2
-    return torch.fft.irfft2(wide * inverse, s=(fine, fine))
+    return torch.fft.irfft2(resample(modes, fine) * inverse, s=(fine, fine))
 
 
 @lru_cache(maxsize=4)

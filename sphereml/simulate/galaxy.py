@@ -27,7 +27,8 @@ import numpy as np
 
 from sphereml.config.schema import GalaxyConfig
 from sphereml.errors import UserError
-from sphereml.simulate.fields import gaussian_beam, gaussian_field, smooth
+from sphereml.harmonics.filters import gaussian_beam
+from sphereml.simulate.fields import gaussian_field, smooth
 from sphereml.simulate.phases import PHASES, PhaseSky, draw_phase
 from sphereml.simulate.spectral_cube import VelocityAxis, channel_maps
 from sphereml.sky.grid import HealpixGrid

@@ -30,14 +30,13 @@ import numpy as np
 import xarray
 from zarr.codecs import Crc32cCodec
 
-from sphereml.config.lensing import LensingConfig
+from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.config.schema import PatchConfig
 from sphereml.data.holdings import lock, refuse_full
 from sphereml.data.store import refuse_unwritable
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.patches.lambert import LambertPatch
-from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.lensed_sky import draw_sky, lensed_eb, lensed_patches
 from sphereml.sky.rotations import frame_towards
@@ -93,9 +92,8 @@ class Campaign:
             what = f"lensing.lmax={config.lmax} is above lensing.spectra_lmax={config.spectra_lmax}"
             raise UserError(what, "lower lmax or raise spectra_lmax (CAMB is exact well below it)")
         patch = LambertPatch(patches.size, patches.pixel_arcmin)
-        cosmology = Cosmology.of(config.cosmology)
         skies = (config.patches_per_sky, config.lmax, config.spectra_lmax, config.seed)
-        return cls(patch, *skies, cosmology, config.lensed_eb)
+        return cls(patch, *skies, config.cosmology, config.lensed_eb)
 
     def describe(self) -> dict[str, Any]:
         """JSON values: everything the stored values depend on."""

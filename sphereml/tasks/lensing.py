@@ -26,13 +26,12 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import SCHEMAS
 from sphereml.domains import FlatPatch
 from sphereml.domains.channels import Channels
+from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import PatchModel
 from sphereml.patches.taper import cosine_taper
-from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
-from sphereml.simulate.fields import gaussian_beam
 from sphereml.simulate.flat_lensing import FlatLensing, LensedPatches
 from sphereml.simulate.lensing_store import campaign_folder
 from sphereml.sky.fields import Field
@@ -107,7 +106,7 @@ class LensingTask(Task):
 
     @cached_property
     def spectra(self) -> CmbSpectra:
-        return load_spectra(self.settings.spectra_lmax, Cosmology.of(self.settings.cosmology))
+        return load_spectra(self.settings.spectra_lmax, self.settings.cosmology)
 
     @cached_property
     def patch(self) -> FlatSky:

@@ -82,6 +82,13 @@ class MapTask(Task):
 
     Args:
         sky, split: given where they are at hand; else those of the configuration are loaded when they are needed.
+
+    Example:
+        >>> import sphereml as sm
+        >>> class Haze(sm.MapTask):  # in a file for --plugin; a configuration says task: haze
+        ...     name = "haze"
+        >>> Haze.study
+        'maps'
     """
 
     name = "maps"

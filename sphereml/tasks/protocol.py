@@ -62,6 +62,11 @@ class Task(ABC):
         schema: which keys of a configuration the task uses, and its own settings.
         study: the study that compares its runs (a name of ``sphereml.evaluation.STUDIES``).
         scaling: the class of its scaling, to read one from disk.
+
+    Example:
+        >>> import sphereml as sm
+        >>> issubclass(sm.MapTask, sm.Task)
+        True
     """
 
     name: ClassVar[str]

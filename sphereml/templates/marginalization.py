@@ -33,6 +33,7 @@ from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
+    all_spectra,
     band_power,
     check_mask,
     cross_spectrum,
@@ -205,7 +206,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
 
 def _solve(alms: np.ndarray, weights: np.ndarray, lmax: int) -> np.ndarray:
     """``A^-1 b`` of coefficients ``(1 + nt, nalm)``, the sky's first."""
-    products = _products(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
+    products = all_spectra(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
     return np.linalg.solve(products[1:, 1:], products[1:, 0])
 
 
@@ -214,15 +215,10 @@ def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: 
     lmax = len(weights) - 1
     modes = 2 * np.arange(lmax + 1) + 1
     filtered = synthesis(alms * weights[alm_index(lmax)[0]], HealpixGrid.of_size(mask.size).nside, lmax)
-    scatter = _products(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
-    inverse = np.linalg.inv(_products(alms, lmax) @ (modes * weights))
+    scatter = all_spectra(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
+    inverse = np.linalg.inv(all_spectra(alms, lmax) @ (modes * weights))
     covariance: np.ndarray = inverse @ scatter @ inverse
     return covariance
-
-
-def _products(alms: np.ndarray, lmax: int) -> np.ndarray:
-    """All auto and cross spectra ``(n, n, lmax+1)`` of coefficients ``(n, nalm)``."""
-    return cross_spectrum(alms[:, None], alms[None, :], lmax)
 
 
 def _smooth(cl: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Is a mean of band powers what it should be?  Hotelling's test, with the covariance measured on patches.
 
-Conventions: powers are ``(patch, band)``, or one row a jackknife group (``patch_spectra.pseudovalues``) where patches
+Conventions: powers are ``(patch, band)``, or one row a jackknife group (``statistics.pseudovalues``) where patches
 of a sky are not independent.  With m the mean difference, S the covariance of one row's powers from n rows, c the
 factor that makes it the covariance of m, and p bands,
 

@@ -23,7 +23,7 @@ from sphereml.evaluation.lensing.noise import (
 from sphereml.evaluation.lensing.seeds import seed_spread
 from sphereml.evaluation.lensing.setting import Setting
 from sphereml.lensing.iterated import Iteration, iterate_eb
-from sphereml.lensing.n0 import NoiseModel, combined
+from sphereml.lensing.noise import NoiseModel, combined
 
 
 def main_part(study: Setting) -> dict[str, Any]:

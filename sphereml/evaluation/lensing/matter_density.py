@@ -2,7 +2,7 @@
 
 Conventions: omega_c is ``omch2``, all else of the cosmology is kept.  Equations of arXiv:1810.01483, with D the
 debiased mean band powers of the test patches of a cosmology and S the covariance of one fiducial test patch (measured
-on jackknife groups of patches, see :func:`~sphereml.lensing.patch_spectra.pseudovalues`):
+on jackknife groups of patches, see :func:`~sphereml.evaluation.statistics.pseudovalues`):
 
     chi^2 = (D - D_fid) [S 2/n]^-1 (D - D_fid)                                        (eq. 16)
     chi^2_paired = (D - D_fid) [S_d 1/n]^-1 (D - D_fid)
@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 
 from sphereml.evaluation.lensing.chi_square import ChiSquare, Covariance
-from sphereml.lensing.patch_spectra import PatchPowers, noise_of, pseudovalues, response_of
+from sphereml.evaluation.statistics import pseudovalues
+from sphereml.lensing.patch_spectra import PatchPowers, noise_of, response_of
 
 # The paper's, about its fiducial 0.1185.
 SHIFT = 0.01

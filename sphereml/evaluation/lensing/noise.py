@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.evaluation.statistics import jackknife_error, leave_one_out
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.lensing.patch_spectra import (
     PatchBands,
     PatchPowers,
     correlation_of,
-    jackknife_error,
     noise_of,
     residual_of,
     response_of,
@@ -96,8 +96,8 @@ class Judged:
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean auto, cross and truth, of all and of all but one group, ``(1 + group, 3, band)``: validation, test."""
         return (
-            self.validation.jackknife(self.validation_groups),
-            self.test.jackknife(self.test_groups),
+            leave_one_out(self.validation.stacked, self.validation_groups),
+            leave_one_out(self.test.stacked, self.test_groups),
         )
 
     @cached_property

@@ -17,7 +17,8 @@ import numpy as np
 
 from sphereml.evaluation.lensing.chi_square import ChiSquare, Covariance
 from sphereml.evaluation.lensing.noise import Judged, Measured
-from sphereml.lensing.patch_spectra import PatchPowers, jackknife_error, leave_one_out, pseudovalues
+from sphereml.evaluation.statistics import jackknife_error, leave_one_out, pseudovalues
+from sphereml.lensing.patch_spectra import PatchPowers
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,6 @@ from sphereml.evaluation.lensing.seeds import same_but_seed
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
-from sphereml.simulate.cmb import Cosmology
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
 from sphereml.training.predictor import Predictor
@@ -213,7 +212,7 @@ class Setting:
         lensing = self.config.lensing
         moved = replace(lensing.cosmology, omch2=round(lensing.cosmology.omch2 + step, 6))
         self.say(f"CAMB's spectra of omega_c = {moved.omch2:.4f}")
-        return load_spectra(lensing.spectra_lmax, Cosmology.of(moved))
+        return load_spectra(lensing.spectra_lmax, moved)
 
     def _shifted(self, part: str, omega: float, spectra: CmbSpectra) -> dict[str, PatchPowers]:
         """Powers of patches of another cosmology, and of their truth; the filters stay fiducial."""

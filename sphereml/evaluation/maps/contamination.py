@@ -1,7 +1,7 @@
 """What templates are worth: skies of CMB plus the true dust, cleaned with each model's template.
 
 The dust is scaled from 353 GHz (uK_RJ) to about its strength at 150 GHz in CMB units, by a modified black body with
-beta = 1.54 and T = 19.6 K (Planck 2018 XI has 1.53 and 19.6) and the conversion x^2 e^x / (e^x - 1)^2 from CMB to RJ.
+beta = 1.54 and T = 19.6 K (Planck 2018 XI has 1.53 and 19.6).
 The fit, the power left and the CMB's own loss are measured on the held-out region alone.
 """
 
@@ -12,27 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.constants import h, k
 
 from sphereml.data.store import Sky
+from sphereml.data.unit_conversion import conversion_factor
 from sphereml.harmonics.bands import Bands
 from sphereml.simulate.cmb import cmb_spectrum, simulate_cmb
 from sphereml.sky.masks import apodize
 from sphereml.templates.marginalization import clean_component, marginalize, power_left, signal_loss
 
-PLANCK_OVER_BOLTZMANN = 0.0479924307  # K / GHz
-DUST_BETA, DUST_TEMPERATURE, CMB_TEMPERATURE = 1.54, 19.6, 2.7255
+DUST_BETA, DUST_TEMPERATURE = 1.54, 19.6
 APODIZATION = 5.0  # degrees
 
 
 def dust_scaling(frequency: float = 150.0, reference: float = 353.0) -> float:
     """uK_CMB at ``frequency`` per uK_RJ at ``reference``, GHz."""
-    ratio = frequency / reference
-    thermal = np.expm1(PLANCK_OVER_BOLTZMANN * reference / DUST_TEMPERATURE) / np.expm1(
-        PLANCK_OVER_BOLTZMANN * frequency / DUST_TEMPERATURE
-    )
-    x = PLANCK_OVER_BOLTZMANN * frequency / CMB_TEMPERATURE
-    # B_nu / nu^2 of the modified black body, then Rayleigh-Jeans to CMB temperature.
-    return float(ratio ** (DUST_BETA + 1) * thermal * np.expm1(x) ** 2 / (x**2 * np.exp(x)))
+    # B_nu / nu^2 of the modified black body, which is its Rayleigh-Jeans temperature.
+    x, x_reference = (1e9 * h * nu / (k * DUST_TEMPERATURE) for nu in (frequency, reference))
+    scaled = (frequency / reference) ** (DUST_BETA + 1) * np.expm1(x_reference) / np.expm1(x)
+    return float(scaled * conversion_factor("uK_RJ", "uK_CMB", frequency))
 
 
 @dataclass(frozen=True, eq=False)

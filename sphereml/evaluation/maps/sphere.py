@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.evaluation.statistics import jackknife_sem
+from sphereml.evaluation.statistics import PairedDifference, jackknife_error
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
@@ -35,12 +35,11 @@ class SphereScores:
     size: np.ndarray
 
     def difference(self, other: SphereScores) -> dict[str, dict[str, float]]:
-        """Paired difference ``self - other`` of every band with its jackknife error."""
+        """Paired difference ``self - other`` of every band with its jackknife error; JSON values."""
         result = {}
         for name, value in self.bands.items():
-            mean = value - other.bands[name]
-            sem = jackknife_sem(self.samples[name] - other.samples[name], self.size)
-            result[name] = {"mean": mean, "sem": sem, "sigmas": mean / sem if sem > 0 else 0.0}
+            sem = jackknife_error(self.samples[name] - other.samples[name], self.size)
+            result[name] = PairedDifference(value - other.bands[name], float(sem)).to_json()
         return result
 
 
@@ -66,7 +65,7 @@ def score_sphere(
     masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
     rows = np.stack([_correlation(maps, kept, lmax, iterations=0) for kept in masks])
     samples = dict(zip(bands, band_mean(rows, bands).T, strict=True))
-    sem = {name: jackknife_sem(samples[name], size[used]) for name in bands}
+    sem = {name: float(jackknife_error(samples[name], size[used])) for name in bands}
     return SphereScores(np.arange(lmax + 1), r, named, sem, samples, size[used])
 
 
