@@ -5,6 +5,8 @@ The command line prints it as a single line and exits with code 2; every other e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """What is wrong with the input and how to mend it, in one line.
@@ -23,3 +25,22 @@ class UserError(Exception):
         self.what = " ".join(what.split())
         self.mend = " ".join(mend.split())
         super().__init__(f"{self.what}: {self.mend}")
+
+
+def refuse_all(faults: Sequence[UserError]) -> None:
+    """Raise one UserError that lists all of these, in one line; nothing when there is none.
+
+    Example:
+        >>> refuse_all([UserError("a.fits is truncated", "fetch it again"), UserError("b.fits has no unit", "give it")])
+        Traceback (most recent call last):
+            ...
+        sphereml.errors.UserError: 2 faults: (1) a.fits is truncated: fetch it again; (2) b.fits has no unit: give it
+    """
+    different = list({str(fault): fault for fault in faults}.values())
+    if len(different) == 1:
+        raise different[0]
+    if different:
+        listed = [f"({number}) {fault.what}: {fault.mend}" for number, fault in enumerate(different, start=1)]
+        *first, _ = listed
+        last = f"({len(listed)}) {different[-1].what}"
+        raise UserError(f"{len(different)} faults: " + "; ".join([*first, last]), different[-1].mend)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky
 from sphereml.harmonics.transforms import alm_index, synthesis
 from sphereml.sky.fields import Field

@@ -11,7 +11,7 @@ from fixtures_cli import REAL_SKY, Place, demo_place, needs_real_sky
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import EvaluationConfig
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores

@@ -433,6 +433,20 @@ def test_a_folder_of_maps_becomes_a_sky(folder: Path, monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(prepare_healpix(make_data(folder, folder=None)).inputs, sky.inputs)
 
 
+def test_inputs_and_targets_have_units_of_their_own(folder: Path) -> None:
+    write_table(folder / "kelvin.fits", {"T": ramp()}, unit="K")
+    inputs = [MapField("kelvin.fits"), MapField("rings.fits[R1]")]
+    sky = prepare_healpix(make_data(folder, inputs=inputs, targets=[MapField("rings.fits[#0]")]))
+    assert sky.input_fields == (Field("T", "K"), Field("R1", "cm^-2")) and sky.input_unit == ""
+    assert sky.target_fields == (Field("I", "uK_RJ"), Field("R0", "cm^-2"))
+
+
+def test_all_faults_are_listed_at_once(folder: Path) -> None:
+    inputs = [MapField("gone.fits"), MapField("rings.fits[R7]"), MapField("total.fits", unit="K")]
+    with refused(folder.parent, "3 faults: (1)", "gone.fits", "no column R7", "(3) total.fits is in 'cm-2'"):
+        prepare_healpix(make_data(folder, inputs=inputs))
+
+
 def test_a_prepared_sky_is_built_once_until_its_files_change(folder: Path) -> None:
     data, built = make_data(folder), []
 
@@ -474,11 +488,6 @@ def _with_other_nside(folder: Path) -> dict[str, Any]:
     return {"total": MapField("coarse.fits")}
 
 
-def _with_other_unit(folder: Path) -> dict[str, Any]:
-    write_table(folder / "kelvin.fits", {"T": ramp()}, unit="K")
-    return {"inputs": [MapField("rings.fits"), MapField("kelvin.fits")]}
-
-
 BAD_DATA: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no such folder": (lambda _: {"folder": "/no/such/folder"}, ("SPHEREML_REAL_SKY", "data.folder")),
     "no folder": (lambda _: {"folder": None}, ("SPHEREML_REAL_SKY", "data.folder")),
@@ -486,9 +495,10 @@ BAD_DATA: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no file name": (lambda _: {"target": MapField()}, ("without a file",)),
     "no inputs": (lambda _: {"inputs": []}, ("no inputs", "data.inputs")),
     "no target": (lambda _: {"target": None}, ("no target", "data.target")),
-    "two targets": (lambda _: {"target": MapField("dust.fits")}, ("2 columns", "data.target.fields")),
+    "Q without U": (lambda _: {"target": MapField("dust.fits")}, ("no U behind Q",)),
+    "two totals": (lambda _: {"total": MapField("rings.fits")}, ("several columns (R0, R1)", "data.total.fields")),
+    "its own target": (lambda _: {"inputs": [MapField("dust.fits", [0])]}, ("among the inputs",)),
     "other nside": (_with_other_nside, ("coarse.fits", "Nside 4", "rings.fits", "has 8")),
-    "other unit": (_with_other_unit, ("kelvin.fits", "rings.fits", "cm^-2")),
     "unwritable stores": (lambda f: {"stores": str(f / "dust.fits")}, ("cannot write",)),
 }
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig, LossConfig
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky
 from sphereml.domains import FlatPatch, HealpixSky
 from sphereml.harmonics.bands import Bands

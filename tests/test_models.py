@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sphereml.config.compose import compose
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError

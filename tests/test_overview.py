@@ -10,7 +10,7 @@ import pytest
 from fixtures_cli import sphereml
 
 from sphereml.benchmarks.preparation import PreparationBenchmark
-from sphereml.data.splits import read_split
+from sphereml.data.split_files import read_split
 from sphereml.data.store import Sky, write_store
 from sphereml.evaluation.overview import draw_profile, render
 from sphereml.evaluation.store_summary import summarize_store

@@ -13,7 +13,7 @@ import torch
 from conftest import synthetic_sky
 
 from sphereml.config.compose import compose
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch

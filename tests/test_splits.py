@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import DataConfig, Disc, SplitConfig
 from sphereml.data.prepare import prepare_healpix
-from sphereml.data.splits import Split, build_split, read_split, write_split
+from sphereml.data.split_files import Split, read_split, write_split
+from sphereml.data.splits import build_split
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field
@@ -123,7 +124,7 @@ def test_shipped_splits_are_stored_and_come_back(name: str, tmp_path: Path) -> N
 
 
 def test_a_file_that_is_no_split_is_refused(tmp_path: Path) -> None:
-    healpy.write_map(tmp_path / "map.fits", np.ones(12 * 64), coord="G", column_units="1", dtype=float)
+    healpy.write_map(tmp_path / "map.fits", np.full(12 * 64, 0.5), coord="G", column_units="1", dtype=float)
     with pytest.raises(UserError, match="holds no split"):
         read_split(tmp_path / "map.fits")
 

@@ -1,4 +1,4 @@
-"""``sphereml config show|validate|list``."""
+"""``sphereml config show|validate|list|new``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,59 @@ import argparse
 from pathlib import Path
 
 from sphereml.cli.experiment import add_overrides, say
-from sphereml.config.compose import compose, load, run_hash, to_yaml
-from sphereml.config.overrides import config_names
+from sphereml.config.compose import compose, load, run_hash, to_commented_yaml, to_yaml
+from sphereml.config.overrides import config_names, names_in
+from sphereml.config.resources import config_folders
+from sphereml.config.schema import ExperimentConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    add_overrides(actions.add_parser("show", help="print the complete configuration"))
-    validate = actions.add_parser("validate", help="check overrides, or a config.yaml")
-    add_overrides(validate)
+    show = actions.add_parser("show", help="print the complete configuration, and what its keys mean")
+    add_overrides(show)
+    show.add_argument("--plain", action="store_true", help="without comments")
+    add_overrides(actions.add_parser("validate", help="check overrides, an experiment file, or a run's config.json"))
     actions.add_parser("list", help="the names to choose from in each group")
+    new = actions.add_parser("new", help="write a commented experiment on maps of one's own")
+    new.add_argument("name", metavar="NAME", help="of the experiment")
+    what = "HEALPix maps, FILE or FILE[COLUMN]"
+    new.add_argument("--inputs", nargs="+", action="extend", required=True, metavar="FILE", help=what)
+    new.add_argument("--target", nargs="+", action="extend", required=True, metavar="FILE", help="what is predicted")
+    new.add_argument("--mask", metavar="FILE", help="weights from 0 (drop) to 1 (keep)")
+    new.add_argument("--split", metavar="FILE", help="map of 0 (not used), 1 (training), 2 (validation), 3 (test)")
+    new.add_argument("--out", type=Path, default=Path("configs"), metavar="FOLDER", help="default: ./configs")
+    new.add_argument("--overwrite", action="store_true", help="replace an experiment of this name")
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.action == "list":
-        for group, names in config_names().items():
-            say(f"{group}: " + " ".join(names))
-        return
-    words = options.overrides
-    one_file = len(words) == 1 and words[0].endswith((".yaml", ".yml", ".json"))
-    config = load(Path(words[0])) if one_file else compose(words)
-    say(to_yaml(config).rstrip() if options.action == "show" else f"valid; hash of the settings {run_hash(config)}")
+    {"list": _list, "new": _new, "show": _show, "validate": _validate}[options.action](options)
+
+
+def _list(options: argparse.Namespace) -> None:
+    for group, names in config_names().items():
+        say(f"{group}: " + " ".join(names))
+    for folder in config_folders()[:-1]:
+        for group, names in names_in(folder).items():
+            say(f"of {folder}: {group}: " + " ".join(names))
+
+
+def _show(options: argparse.Namespace) -> None:
+    config = _configured(options.overrides)
+    say((to_yaml(config) if options.plain else to_commented_yaml(config)).rstrip())
+
+
+def _validate(options: argparse.Namespace) -> None:
+    say(f"valid; hash of the settings {run_hash(_configured(options.overrides))}")
+
+
+def _configured(words: list[str]) -> ExperimentConfig:
+    """Of overrides and experiment files, or of a run's own ``config.json``."""
+    return load(Path(words[0])) if len(words) == 1 and words[0].endswith(".json") else compose(words)
+
+
+def _new(options: argparse.Namespace) -> None:
+    from sphereml.data.new_experiment import OwnMaps, write_experiment
+
+    maps = OwnMaps(options.name, options.inputs, options.target, options.mask, options.split)
+    path = write_experiment(maps, options.out, options.overwrite)
+    say(f"{path}: read it, then `sphereml train experiment={options.name}`")

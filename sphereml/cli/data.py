@@ -219,7 +219,8 @@ def _step_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from sphereml.data.splits import build_split, write_split
+    from sphereml.data.split_files import write_split
+    from sphereml.data.splits import build_split
     from sphereml.data.store import open_store
     from sphereml.evaluation.overview import write_overview
     from sphereml.evaluation.store_summary import describe, summarize_store

@@ -10,11 +10,16 @@ from sphereml.cli.train import train_models
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
+    parser.set_defaults(usual=_with_experiment)
+
+
+def _with_experiment(words: list[str]) -> list[str]:
+    return ["experiment=dust_demo", *words]
 
 
 def run(options: argparse.Namespace) -> None:
     """Simulate, train, predict, compare, marginalize, report; what is already trained is kept."""
-    configs = model_configs(["experiment=dust_demo", *options.overrides])
+    configs = model_configs(_with_experiment(options.overrides))
     say("1/4 a synthetic Galaxy, and training on its north")
     runs = train_models(configs, resume=True, overwrite=False)
     from sphereml.evaluation.maps.contamination import clean_with_templates, contaminate

@@ -17,7 +17,20 @@ if TYPE_CHECKING:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="experiment=NAME, model=NAME, any key=value")
+    what = "FILE.yaml or experiment=NAME, model=NAME, any key=value"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=what)
+    parser.add_argument("--cfg", "-c", choices=("job",), help="print the composed configuration and stop")
+    parser.add_argument("--multirun", "-m", action=_NoSweep, nargs=0, help=argparse.SUPPRESS)
+
+
+class _NoSweep(argparse.Action):
+    """Hydra's sweeps, which are refused with what to write in their place."""
+
+    def __call__(self, *_: object) -> None:
+        raise UserError(
+            "there are no sweeps (-m)",
+            "write a loop: for seed in 1 2 3; do sphereml train ... training.seed=$seed; done",
+        )
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
 from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
 from sphereml.cli.signals import Stopped, stoppable
+from sphereml.config.resources import searching
 from sphereml.errors import UserError
 
 VERBS = {
@@ -43,6 +44,8 @@ VERBS = {
 _TRAINING = ("train", "study", "demo")
 # Verbs that meet tasks, and so those of plugins.
 _TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
+# Verbs that compose configurations.
+_COMPOSING = ("train", "study", "demo", "config", "data", "simulate", "predict", "bench")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,10 +64,19 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             module = import_module(f"sphereml.cli.{name}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
-            for leaf in _leaves(sub) if name in _TASKS else ():
-                what = "a Python file that defines a task (it is run)"
-                leaf.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
+            for leaf in _leaves(sub):
+                _add_places(leaf, name)
     return parser
+
+
+def _add_places(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Where tasks and configurations of one's own are looked for."""
+    if verb in _TASKS:
+        what = "a Python file that defines a task (it is run)"
+        parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
+    if verb in _COMPOSING:
+        what = "configurations of one's own, before those of SPHEREML_CONFIGS and ./configs"
+        parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=what)
 
 
 def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -80,7 +92,7 @@ def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """Like ``parse_args``, but overrides may also follow options, which argparse does not see."""
     options, rest = parser.parse_known_args(words)
-    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    late = [w for w in rest if ("=" in w or w.endswith((".yaml", ".yml"))) and not w.startswith("-")]
     if rest and not (late == rest and hasattr(options, "overrides")):
         raise UserError(f"unrecognized arguments: {' '.join(rest)}", f"see `sphereml {options.verb or ''} --help`")
     if late:
@@ -113,7 +125,8 @@ def _run(words: list[str]) -> int:
                 return 0
             if options.verb in _TASKS:
                 _load_plugins(options.plugin)
-            options.run(options)
+            with searching(getattr(options, "config_dir", [])):
+                (_show_configuration if getattr(options, "cfg", None) else options.run)(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
@@ -122,6 +135,13 @@ def _run(words: list[str]) -> int:
     except Stopped as stop:
         return _stopped(verb, stop)
     return 0
+
+
+def _show_configuration(options: argparse.Namespace) -> None:
+    """What ``--cfg job`` prints, as Hydra does: the composed configuration."""
+    from sphereml.config.compose import compose, to_yaml
+
+    print(to_yaml(compose(getattr(options, "usual", list)(options.overrides))).rstrip())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import say
 from sphereml.config.compose import compose
+from sphereml.config.experiment_files import is_experiment_file
 from sphereml.config.tasks import is_used
 from sphereml.errors import UserError
 
@@ -49,7 +50,7 @@ def _simulate_dust(overrides: list[str]) -> None:
 
 
 def _simulate_lensing(options: argparse.Namespace) -> None:
-    named = any(word.startswith("experiment=") for word in options.overrides)
+    named = any(word.startswith("experiment=") or is_experiment_file(word) for word in options.overrides)
     config = compose(options.overrides if named else [_LENSING, *options.overrides])
     only = None if options.only is None else parse_skies(options.only)
     if not is_used(config.task, "lensing"):

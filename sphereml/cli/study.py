@@ -14,6 +14,7 @@ from sphereml.cli.experiment import (
     study_folder,
 )
 from sphereml.cli.train import train_models
+from sphereml.config.experiment_files import is_experiment_file
 
 # The first word may name a study in place of its usual experiment.
 _USUAL = {"lensing": "experiment=lensing_small", "dust": "experiment=dust_demo"}
@@ -25,15 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="", metavar="FOLDER", help="where to write (default: beside the runs)")
     what = "sections of the study to leave out, e.g. nulls, omega_c, uncertainty of lensing"
     parser.add_argument("--skip", nargs="+", action="extend", default=[], metavar="WHAT", help=what)
+    parser.set_defaults(usual=_with_experiment)
+
+
+def _with_experiment(overrides: list[str]) -> list[str]:
+    """The words with the usual experiment of a study that is named in its place."""
+    words = list(overrides)
+    if words and words[0] in _USUAL:
+        usual = _USUAL[words.pop(0)]
+        named = any(word.startswith("experiment=") or is_experiment_file(word) for word in words)
+        words = words if named else [usual, *words]
+    return words
 
 
 def run(options: argparse.Namespace) -> None:
     """Complete trainings are reused, so the same line goes on where it was stopped."""
-    words = list(options.overrides)
-    if words and words[0] in _USUAL:
-        usual = _USUAL[words.pop(0)]
-        words = words if any(word.startswith("experiment=") for word in words) else [usual, *words]
-    configs = model_configs(words)
+    configs = model_configs(_with_experiment(options.overrides))
     from sphereml.evaluation.protocol import StudyOptions, study_class
     from sphereml.tasks import task_class
 

@@ -27,10 +27,11 @@ def run(options: argparse.Namespace) -> None:
 def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: bool) -> list[Run]:
     """The finished runs of all configurations; what one of them cannot have is refused before the first is trained."""
     from sphereml.tasks import open_task
-    from sphereml.training.fit import fit_task
+    from sphereml.training.fit import fit_task, warn
     from sphereml.training.lifecycle import FitOptions
 
     opened = [open_task(config, say) for config in configs]
     for one in opened:
         one.check()
+    warn(opened, say)
     return [fit_task(one, FitOptions(resume, overwrite, say)) for one in opened]

@@ -13,13 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from sphereml.config.outer_hydra import alone_in_hydra
+from sphereml.config.documentation import commented_yaml, document_keys
+from sphereml.config.experiment_files import named_experiment
+from sphereml.config.outer_hydra import ROOT, alone_in_hydra
 from sphereml.config.overrides import check_override, experiment_schema, given_keys, unknown_key
 from sphereml.config.quoting import quote_texts
-from sphereml.config.resources import resource_folder
+from sphereml.config.resources import config_folders
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import dotted_keys, refuse_unused, used_values
-from sphereml.config.validation import validate
+from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
@@ -29,30 +31,40 @@ _NOT_IN_HASH = ("output", "models", "evaluation", "data.stores", "data.folder", 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The experiment described by overrides such as ``experiment=dust_demo training.epochs=3``.
 
+    A word that ends in ``.yaml`` or ``.yml`` is the file of an experiment.  Names are looked up in
+    :func:`~sphereml.config.resources.config_folders`.
+
     Raises:
-        UserError: an unknown group, key or value, or a key that the experiment's task does not use; the message names
-            it.
+        UserError: an unknown group, key or value, a key that the experiment's task does not use, or a file that is
+            missing or no experiment; the message names it.
     """
+    with named_experiment(overrides) as words:
+        for word in words:
+            check_override(word)
+        keys, values = list(given_keys(words)), _composed(words)
+    task = str(values["task"])
+    for key in keys:
+        refuse_unused(task, key)
+    # What the defaults of configs/sphereml.yaml say of other tasks is nobody's wish.
+    return _onto_schema(used_values(task, values))
+
+
+def _composed(words: Sequence[str]) -> Any:
+    """What Hydra makes of checked words, as nested dicts."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    for word in overrides:
-        check_override(word)
-    folder, schema = str(resource_folder("configs").resolve()), experiment_schema()
+    schema = experiment_schema()
     try:
-        with alone_in_hydra(schema), initialize_config_dir(folder, version_base="1.3"):
-            container = hydra_compose("config", overrides=quote_texts(overrides, schema))
-        values: Any = OmegaConf.to_container(container)
+        with alone_in_hydra(schema, config_folders()):
+            return OmegaConf.to_container(hydra_compose(ROOT, overrides=quote_texts(words, schema)))
+    except YAMLError as error:
+        raise UserError(f"a configuration is no YAML ({_one_line(error)})", "mend the file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error
-    task = str(values["task"])
-    for key in given_keys(overrides):
-        refuse_unused(task, key)
-    # What the defaults of configs/config.yaml say of other tasks is nobody's wish.
-    return _onto_schema(used_values(task, values))
 
 
 def load(path: Path) -> ExperimentConfig:
@@ -89,6 +101,12 @@ def to_yaml(config: ExperimentConfig) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(used_settings(config)))
+
+
+def to_commented_yaml(config: ExperimentConfig) -> str:
+    """:func:`used_settings` as YAML, with what each key means as a comment above it."""
+    documents = document_keys(experiment_schema(), allowed_values(config.task))
+    return commented_yaml(used_settings(config), documents)
 
 
 def to_json(config: ExperimentConfig) -> str:

@@ -30,6 +30,15 @@ class Cosmology:
 
     Not frozen, as OmegaConf takes no overrides of a frozen dataclass: nothing may change one that is shared.
 
+    Args:
+        H0 [km/s/Mpc]: Hubble constant
+        ombh2: density of baryons
+        omch2: density of cold dark matter
+        tau: optical depth of reionization
+        As: amplitude of the primordial spectrum at 0.05 / Mpc
+        ns: its tilt
+        mnu [eV]: sum of neutrino masses
+
     Raises:
         UserError: a value that no universe, or no recombination that CAMB knows, has.
     """
@@ -40,7 +49,7 @@ class Cosmology:
     tau: float = 0.0943
     As: float = 2.21e-9
     ns: float = 0.9624
-    mnu: float = 0.06  # sum of neutrino masses, eV
+    mnu: float = 0.06
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
@@ -71,6 +80,25 @@ class LensingConfig:
     and B as well.
     ``taper`` is the width of the mask's cosine edge.  Estimators use E and B for ``lmin <= ell <= lmax_eb``.  CAMB's
     spectra reach ``spectra_lmax``.
+
+    Args:
+        simulator: flat (drawn as the training runs) or curved (cut from stored skies)
+        skies: number of full skies
+        patches_per_sky: patches cut from each
+        validation_skies: skies that validate
+        test_skies: skies that test
+        lmax: highest multipole of the curved skies
+        spectra_lmax: highest multipole of CAMB's spectra
+        seed: of the skies
+        lensed_eb: store the lensed E and B as well
+        cosmology: of the simulations and the estimators
+        noise [uK-arcmin]: white noise of Q and of U
+        beam [arcmin]: FWHM
+        taper [arcmin]: cosine edge of a patch's mask
+        lmin: lowest multipole of E and B in the estimators
+        lmax_eb: highest multipole of E and B in the estimators
+        loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
+        outputs: fields to predict, of e, kappa, q, u
     """
 
     simulator: str = "flat"
@@ -88,7 +116,7 @@ class LensingConfig:
     taper: float = 28.0
     lmin: int = 30
     lmax_eb: int = 4000
-    loss: str = "pixel"  # mean squared error in pixels, or "fourier": of modes, each over the target's power
+    loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
 
 

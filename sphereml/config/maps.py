@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Degrees: smaller patches leave gaps between the centres a flat network is stitched from (Nside 16 at most).
 _STITCHED_EXTENT = 5.0
+# Plain regression of maps knows no gas column, and so no physical form.
+GAS_SETTINGS = ("data.total", "model.features", "model.guess", "model.gains", "model.gain_limit")
 
 
 def map_faults(config: ExperimentConfig) -> Iterator[UserError]:
@@ -25,3 +27,13 @@ def map_faults(config: ExperimentConfig) -> Iterator[UserError]:
         )
     if model.gains == "channels" and model.guess != "linear":
         yield UserError("model.gains=channels with model.guess=column", "a gain a channel needs model.guess=linear")
+
+
+def regression_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """What plain regression of maps cannot be: a form or a baseline that is made of a gas column."""
+    model = config.model
+    yield from map_faults(config)
+    if model.arch == "integrated" or (model.domain != "none" and model.form != "plain"):
+        asked = "model.arch=integrated" if model.arch == "integrated" else f"model.form={model.form}"
+        what = f"{asked} ({model.name}) is made of a gas column, which task=maps does not have"
+        yield UserError(what, "choose model=linear, unet_sphere_plain or unet_flat_plain")

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
-from sphereml.config.resources import resource_folder
+from sphereml.config.experiment_files import read_experiment
+from sphereml.config.resources import config_folders, resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import SCHEMAS, dotted_keys
 from sphereml.errors import UserError
@@ -45,9 +45,25 @@ def unknown_key(key: str) -> UserError:
 
 
 def config_names() -> dict[str, list[str]]:
-    """The names to choose from in each group of ``configs/``."""
-    folders = sorted(path for path in resource_folder("configs").iterdir() if path.is_dir())
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+    """The names to choose from in each group, of all the folders that are searched."""
+    groups = sorted(path.name for path in resource_folder("configs").iterdir() if path.is_dir())
+    return {group: sorted(_files(group)) for group in groups}
+
+
+def _files(group: str) -> dict[str, Path]:
+    """Name -> file of a group; the folder that is searched first wins."""
+    return {
+        path.stem: path
+        for folder in reversed(config_folders())
+        for path in (folder / group).glob("*.yaml")
+        if not path.name.startswith(".")
+    }
+
+
+def names_in(folder: Path) -> dict[str, list[str]]:
+    """The names that one folder brings, by group."""
+    found = {group: sorted(path.stem for path in (folder / group).glob("*.yaml")) for group in config_names()}
+    return {group: names for group, names in found.items() if names}
 
 
 def experiment_schema() -> type[ExperimentConfig]:
@@ -75,8 +91,8 @@ def given_keys(overrides: Sequence[str]) -> Iterator[str]:
 
 
 def _experiment_keys(name: str) -> Iterator[str]:
-    content = yaml.safe_load((resource_folder("configs") / "experiment" / f"{name}.yaml").read_text())
-    for choice in content.pop("defaults", []):
+    content = read_experiment(_files("experiment")[name])
+    for choice in content.pop("defaults", None) or []:
         if isinstance(choice, dict):
             yield from (group.removeprefix("override").strip(" /") for group in choice)
     yield from dotted_keys(content)

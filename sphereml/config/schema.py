@@ -1,7 +1,8 @@
 """The configuration of an experiment as plain dataclasses: one schema for files, overrides and code.
 
 Conventions: angles in degrees unless the name says otherwise, multipoles are bare numbers, velocities LSR km/s.  Only
-types Hydra understands are used (no numpy, no tuples), and this module imports nothing heavy.
+types Hydra understands are used (no numpy, no tuples), and this module imports nothing heavy.  The keys are documented
+under ``Args`` as ``key [unit]: meaning``, which `sphereml config show` prints (:mod:`sphereml.config.documentation`).
 """
 
 from __future__ import annotations
@@ -9,112 +10,50 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sphereml.config.lensing import LensingConfig
-from sphereml.config.survey import SurveyConfig
+from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
-
-@dataclass
-class GalaxyConfig:
-    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default.
-
-    ``filaments`` is the share of the cold gas's structure, 0 to 1, that lies in filaments along its magnetic field; 0
-    leaves the gas isotropic.
-    """
-
-    nside: int = 128
-    seed: int = 1
-    channels: int = 64
-    velocity_start: float = -64.5
-    channel_width: float = 1.28821496
-    beam_arcmin: float = 16.2
-    noise_mk: float = 43.0
-    filaments: float = 0.0
-
-
-@dataclass
-class MapField:
-    """Columns of one HEALPix FITS file.
-
-    ``fields`` empty means every column.  ``unit`` is used when the file states none, and must agree when it does.
-    """
-
-    file: str = ""
-    fields: list[int] = field(default_factory=list)
-    unit: str = ""
-
-
-@dataclass
-class DataConfig:
-    """Where the sky comes from: ``kind`` is ``galaxy`` (simulated), ``healpix`` (a folder of FITS maps) or ``survey``.
-
-    ``folder`` holds the files of the last two; for a survey it is else that of ``sphereml data fetch``.
-    """
-
-    name: str = "galaxy"
-    kind: str = "galaxy"
-    stores: str = "stores"
-    galaxy: GalaxyConfig = field(default_factory=GalaxyConfig)
-    folder: str | None = None
-    inputs: list[MapField] = field(default_factory=list)
-    total: MapField | None = None
-    target: MapField | None = None
-    survey: SurveyConfig | None = None
-
-
-@dataclass
-class Disc:
-    """A disc on the sky to be cut away."""
-
-    name: str = ""
-    lon: float = 0.0
-    lat: float = 0.0
-    radius: float = 0.0
-
-
-@dataclass
-class SplitConfig:
-    """Training, validation and test regions.
-
-    ``train: north``: pixels with ``lat > buffer`` train and those with ``lat < -buffer`` test (``south`` swaps them).
-    ``east`` and ``west``: longitudes (198, 342) and (18, 162).  ``fold``: the sky is cut into ``folds`` lunes of
-    longitude; number ``fold`` tests, the next one validates, the others train.  In all of them no training or
-    validation pixel is nearer than ``buffer`` degrees to the test side.
-
-    The longitudes ``validation_lon`` of the training side are its validation region, never trained on (not with folds).
-    With north and south, patch and tile centres keep ``centre_margin`` degrees from the equator, so that no input
-    crosses it.  ``mask_file`` (1 = keep) or ``sky_fraction`` (keep the faintest part of the smoothed target), and the
-    mask that a survey's store brings, limit all regions, and so do ``cuts``.
-
-    With ``file``, a HEALPix map of 0 (not used), 1 (training), 2 (validation) and 3 (test) as the package writes it,
-    the regions are those of the map, and only masks and ``cuts`` limit them.
-    """
-
-    name: str = "north_south"
-    file: str | None = None
-    train: str = "north"
-    buffer: float = 8.0
-    centre_margin: float = 17.65
-    folds: int = 5
-    fold: int = 0
-    validation_lon: list[float] = field(default_factory=lambda: [30.0, 90.0])
-    mask_file: str | None = None
-    sky_fraction: float | None = 0.71
-    smoothing: float = 5.0
-    cuts: list[Disc] = field(default_factory=list)
+__all__ = [
+    "BandsConfig",
+    "DataConfig",
+    "Disc",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "GalaxyConfig",
+    "LossConfig",
+    "MapField",
+    "ModelConfig",
+    "PatchConfig",
+    "SplitConfig",
+    "TrainingConfig",
+]
 
 
 @dataclass
 class LossConfig:
-    """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|``, over ``bands``."""
+    """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|``, over ``bands``.
+
+    Args:
+        lambda_r: weight of the correlations
+        l1: weight of mean |T - T'|, in standard deviations of the target
+        bands: bands whose correlation counts
+        correlation: mode: average of single modes' r; ell: r of spectra; auto: mode on flat patches, ell on the sphere
+    """
 
     lambda_r: float = 30.0
     l1: float = 1.0
     bands: list[str] = field(default_factory=lambda: ["r50", "r150"])
-    correlation: str = "auto"  # "mode": average of single modes' r; "ell": r of spectra; "auto": mode flat, ell sphere
+    correlation: str = "auto"
 
 
 @dataclass
 class BandsConfig:
-    """Multipole bands ``lo <= ell < hi`` of r50 and r150; clipped at run time to what the map resolves."""
+    """Multipole bands ``lo <= ell < hi`` of r50 and r150; clipped at run time to what the map resolves.
+
+    Args:
+        r_low: the largest scales, scored on the sphere
+        r50: from the fundamental mode of the patches to 100
+        r150: 100 to 200
+    """
 
     r_low: list[float] = field(default_factory=lambda: [2.0, 15.0])
     r50: list[float] = field(default_factory=lambda: [14.4, 100.0])
@@ -126,6 +65,11 @@ class PatchConfig:
     """Patches of ``size`` x ``size`` pixels of ``pixel_arcmin``, masked by a share ``max_masked`` at most.
 
     Gnomonic, but those of lensing, which are Lambert's and whose mask is ``lensing.taper``.
+
+    Args:
+        size: pixels on a side
+        pixel_arcmin [arcmin]: side of a pixel
+        max_masked: largest share of a patch or tile outside its region
     """
 
     size: int = 64
@@ -141,31 +85,52 @@ class ModelConfig:
     closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
     gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
     ``sphereml.tasks.lensing_features``).
+
+    Args:
+        name: of the model, part of the run folder's name
+        arch: network, or closed-form baseline
+        domain: where the network lives; none for closed forms
+        form: plain: standardized channels in, standardized target out; physical: a gain on a first guess
+        features: what a physical form sees: log column and line profile, or the log column alone
+        guess: first guess of a physical form: weights of the column, or of each channel (linear)
+        gains: one gain on the guess, or one on each of its channels (with guess linear)
+        gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
+        width: channels of the first level
+        depth: number of poolings
+        max_width: channels of a level at most
+        convs_per_level: convolutions of a level
+        stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
+            fields with types (flat ones too)
+        kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials
+        odd_width: with stencil spin, channels of odd scalars beside the width's even ones
+        spin1_width: with stencil spin, channels of spin 1
+        spin2_width: with stencil spin, channels of spin 2
+        products: products of typed channels before each activation
+        chiral: their weights may tell left from right (E from B by more than parity allows)
+        dropout: probability, in [0, 1)
+        input_noise: added to the features in training, in standard deviations
+        norm: normalization layers
     """
 
     name: str = "unet_sphere"
     arch: str = "unet"
     domain: str = "sphere"
     form: str = "physical"
-    features: str = "profile"  # "profile": log column and line profile; "column": log column alone
-    guess: str = "column"  # first guess: the "column" or "linear" weights of the channels
-    gains: str = "one"  # "one" gain on the guess, or one on each of its "channels" (guess: linear)
-    gain_limit: float = 0.0  # 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
+    features: str = "profile"
+    guess: str = "column"
+    gains: str = "one"
+    gain_limit: float = 0.0
     width: int = 32
     depth: int = 3
     max_width: int = 512
     convs_per_level: int = 2
-    # On the sphere: the graph of the Chebyshev convolutions ("adjacent", "nearest8", "nearest20", "nearest40",
-    # "nearest60"), "oriented" for nine weights on the face grid, or "spin" for fields with types (docs/spin.md), flat
-    # ones too.
     stencil: str = "adjacent"
-    kernel: int = 3  # side of the flat, oriented or spin kernel; number K of Chebyshev polynomials
-    # With stencil "spin", ``width`` counts the even scalars, and these the channels of the other types beside them.
+    kernel: int = 3
     odd_width: int = 0
     spin1_width: int = 0
     spin2_width: int = 0
-    products: bool = False  # products of typed channels before each activation
-    chiral: bool = False  # whether their weights may tell left from right (E from B by more than parity allows)
+    products: bool = False
+    chiral: bool = False
     dropout: float = 0.3
     input_noise: float = 0.0
     norm: str = "batch"
@@ -183,6 +148,26 @@ class TrainingConfig:
     On the sphere ``footprint: tiles`` draws superpixels of ``tile_nside`` (turned at random with ``rotations``), and
     ``region`` shows the whole training region at every step.  With ``join_validation`` the validation region trains
     too, for all the epochs: for settings that were chosen before.
+
+    Args:
+        epochs: at most
+        steps_per_epoch: batches of an epoch
+        batch_size: patches or tiles of a batch
+        learning_rate: of Adam, at its highest
+        weight_decay: of AdamW
+        schedule: of the rate: step, plateau or cosine
+        decay_every: epochs, see schedule
+        average_from: share of the training after which weights are averaged; 1: never
+        clip: largest norm of a gradient; 0: none
+        precision: float32, or on a GPU tf32 or bf16
+        patience: epochs without a better validation loss before the training stops
+        validation_batches: batches of a validation
+        join_validation: the validation region trains too, for all the epochs
+        footprint: on the sphere: tiles at random places, or the whole training region
+        tile_nside: Nside of the tiles; a power of two
+        rotations: turn tiles at random
+        seed: of weights, batches and dropout
+        threads: of the CPU; 0: all cores
     """
 
     epochs: int = 12
@@ -202,7 +187,7 @@ class TrainingConfig:
     tile_nside: int = 2
     rotations: bool = True
     seed: int = 1
-    threads: int = 0  # 0: all cores
+    threads: int = 0
 
 
 @dataclass
@@ -210,6 +195,13 @@ class EvaluationConfig:
     """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks.
 
     With ``cuts`` the scores on the sphere are given twice, with these discs of the test region and without them.
+
+    Args:
+        patches: number of held-out patches
+        apodization [deg]: taper of the test region on the sphere
+        block_nside: Nside of the blocks of sky that the jackknife leaves out
+        seed: of the held-out patches
+        cuts: discs without which the scores on the sphere are given a second time
     """
 
     patches: int = 200
@@ -224,6 +216,21 @@ class ExperimentConfig:
     """Everything one run depends on; its hash names the run folder.
 
     The settings of a task stand under its own name; those of a plugin's task are added to this schema.
+
+    Args:
+        name: of the experiment, its folder under output
+        task: what is learnt from what
+        output: folder of the runs
+        models: models that `sphereml train` trains; empty: the chosen one
+        data: the sky
+        split: training, validation and test regions
+        loss: what is minimized
+        bands: multipole bands lo <= ell < hi
+        patches: flat patches, to train on and to score on
+        model: network or baseline
+        training: optimization
+        evaluation: the held-out comparison
+        lensing: settings of the task lensing
     """
 
     name: str = "dust_demo"

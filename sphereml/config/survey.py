@@ -18,15 +18,25 @@ class CubeConfig:
 
     ``reader`` is ``hpx_table`` or ``car_cube`` (a product brings its own).  ``velocity`` is the range of the inputs;
     ``context`` a wider one whose mean spectrum is kept for the overview (it must be read as well).
+
+    Args:
+        product: name of a manifest's product
+        pattern: of file names in the data folder, in place of a product
+        reader: hpx_table or car_cube; a product brings its own
+        nside: of the tables; cubes in other projections are brought to it
+        beam_arcmin [arcmin]: FWHM; 0: what the files or the manifest say
+        velocity [km/s]: LSR range of the inputs
+        channel_width [km/s]: 0: the channels of the files; else they are rebinned to this width
+        context [km/s]: wider range whose mean spectrum is kept for the overview
     """
 
     product: str = ""
     pattern: str = ""
     reader: str = "hpx_table"
-    nside: int = 1024  # of the tables; cubes in other projections are brought to it
-    beam_arcmin: float = 0.0  # 0: what the files or the manifest say
+    nside: int = 1024
+    beam_arcmin: float = 0.0
     velocity: list[float] = field(default_factory=lambda: [-64.5, 17.0])
-    channel_width: float = 0.0  # 0: the channels of the files; else they are rebinned to this width, km/s
+    channel_width: float = 0.0
     context: list[float] = field(default_factory=list)
 
 
@@ -35,6 +45,16 @@ class SurveyMap:
     """One column of a HEALPix file; ``beam_arcmin`` 0 is a beam that is not known.
 
     With ``convert_to`` the map changes its unit, at ``frequency_ghz`` where that matters.
+
+    Args:
+        file: name of the file
+        column: name or number from 0
+        unit: where the file states none
+        order: RING or NESTED, where the file does not say
+        frame: G, C or E, where the file does not say
+        beam_arcmin [arcmin]: FWHM; 0: not known
+        convert_to: unit to convert the map to
+        frequency_ghz [GHz]: of the map, for the conversion
     """
 
     file: str = ""
@@ -49,7 +69,16 @@ class SurveyMap:
 
 @dataclass
 class SurveyMask:
-    """A mask, 1 = keep; it is stored beside the maps, and with ``apply`` they are multiplied by it."""
+    """A mask, 1 = keep; it is stored beside the maps, and with ``apply`` they are multiplied by it.
+
+    Args:
+        file: name of the file
+        column: name or number from 0
+        order: RING or NESTED, where the file does not say
+        frame: G, C or E, where the file does not say
+        apodization [deg]: taper inside the mask's edge
+        apply: multiply the maps by the mask
+    """
 
     file: str = ""
     column: str = "0"
@@ -66,21 +95,39 @@ class FilterConfig:
     ``lmax`` 0 means twice the lower Nside of input and output.  ``beam_arcmin`` is the common beam (0: each map keeps
     its own).  ``pixel_window``: ``keep`` that of the input, or ``match`` the output's pixels.  ``iterations`` of the
     analysis: with one, spectra are right to 1e-4 for ell < 0.6 Nside, with none to 3e-4 (seen at Nside 128 and 256).
+
+    Args:
+        nside: of the store
+        lmax: highest multipole; 0: twice the lower Nside of input and output
+        iterations: Jacobi iterations of the harmonic analysis
+        butterworth_ell: low-pass at this multipole; 0: none
+        butterworth_order: of the low-pass
+        beam_arcmin [arcmin]: FWHM of the common beam; 0: each map keeps its own
+        pixel_window: keep that of the input, or match the output's pixels
+        max_missing: share of pixels without data that may be filled from their surroundings
     """
 
     nside: int = 1024
     lmax: int = 0
     iterations: int = 1
-    butterworth_ell: float = 460.0  # 0: no low-pass
+    butterworth_ell: float = 460.0
     butterworth_order: float = 4.0
     beam_arcmin: float = 0.0
     pixel_window: str = "keep"
-    max_missing: float = 0.01  # share of pixels without data that may be filled from their surroundings
+    max_missing: float = 0.01
 
 
 @dataclass
 class SurveyConfig:
-    """Cube, target, total and mask, and the filters that all but the mask go through."""
+    """Cube, target, total and mask, and the filters that all but the mask go through.
+
+    Args:
+        cube: the channels
+        target: the map to predict
+        total: total gas column, or null
+        mask: stored beside the maps, or null
+        filters: what is done to every map in harmonic space
+    """
 
     cube: CubeConfig = field(default_factory=CubeConfig)
     target: SurveyMap = field(default_factory=SurveyMap)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sphereml.config.lensing import LENSING_FREE, LensingConfig, lensing_faults
-from sphereml.config.maps import map_faults
+from sphereml.config.maps import GAS_SETTINGS, map_faults, regression_faults
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class TaskSchema:
 
 SCHEMAS: dict[str, TaskSchema] = {
     "dust": TaskSchema(),
+    "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,
         unused=LENSING_FREE,

@@ -52,6 +52,9 @@ _POSITIVE = [
 _NOT_NEGATIVE = [
     "data.galaxy.beam_arcmin",
     "data.galaxy.noise_mk",
+    "data.lmax",
+    "data.beam_arcmin",
+    "data.iterations",
     "model.depth",
     "model.input_noise",
     "training.weight_decay",
@@ -73,13 +76,18 @@ _LARGEST_EXTENT = 90.0
 _POWERS_OF_TWO = ("data.galaxy.nside", "training.tile_nside", "evaluation.block_nside")
 
 
+def allowed_values(task: str) -> dict[str, tuple[str, ...]]:
+    """Key -> the values that it may have, of the keys that have a list of them."""
+    return _CHOICES | dict(schema_of(task).choices)
+
+
 def validate(config: ExperimentConfig) -> None:
     """Raise UserError for the first impossible value."""
     for key, number in _numbers(asdict(config)):
         if not math.isfinite(number):
             raise UserError(f"{key}={number}", "give a finite number")
     schema = schema_of(config.task)
-    for key, choices in [*_CHOICES.items(), *schema.choices]:
+    for key, choices in allowed_values(config.task).items():
         _require(config, key, lambda value, choices=choices: value in choices, "choose " + ", ".join(choices))
     for key in _POSITIVE:
         _require(config, key, lambda value: value > 0, "give a number above 0")
@@ -87,6 +95,8 @@ def validate(config: ExperimentConfig) -> None:
         _require(config, key, lambda value: value >= 0, "give 0 or more")
     for key in _POWERS_OF_TWO:
         _require(config, key, lambda value: value > 0 and value & (value - 1) == 0, "give a power of two")
+    _require(config, "data.nside", lambda value: value >= 0 and value & (value - 1) == 0, "give a power of two, or 0")
+    _require(config, "data.max_missing", lambda value: 0 <= value < 1, "give a share in [0, 1)")
     _require(config, "model.dropout", lambda value: 0 <= value < 1, "give a probability in [0, 1)")
     _require(config, "patches.max_masked", lambda value: 0 <= value < 1, "give a share in [0, 1)")
     known = ("r_low", "r50", "r150")

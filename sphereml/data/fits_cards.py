@@ -56,7 +56,8 @@ def galactic_frame(header: Mapping[str, Any], name: str, otherwise: str = "") ->
     if frame != "G":
         raise UserError(
             f"{name} is in the {_FRAME_NAMES[frame]} frame (COORDSYS={header.get('COORDSYS', otherwise)!r})",
-            f"rotate it to Galactic, healpy.Rotator(coord=['{frame}', 'G']).rotate_map_alms, and write it again",
+            f"rotate it to Galactic: healpy.Rotator(coord=['{frame}', 'G']).rotate_map_alms, or data.nside=NSIDE in a "
+            "configuration",
         )
     return frame
 

@@ -62,7 +62,7 @@ class RawMaps:
             raise UserError(
                 f"{name} has {bad.size} pixels that are NaN, infinite, UNSEEN or what its cards call missing (first: "
                 f"NEST pixel {bad[0]})",
-                "fill them or choose a map without gaps",
+                "fill them (data.nside=NSIDE in a configuration does), or choose a map without gaps",
             )
 
 

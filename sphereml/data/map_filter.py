@@ -1,8 +1,8 @@
 """One map's way through harmonic space: analysis, frame, beam, pixel window, low-pass, synthesis at another Nside.
 
-Conventions: maps are ``(nmap, npix)`` NEST without gaps.  All gains are at most one (see ``harmonics.filters``):
-nothing is deconvolved.  The pixel window is either kept as it is in the input or brought to that of the output's
-pixels.
+Conventions: maps are NEST without gaps, ``(nmap, npix)``, or ``(nmap, 2, npix)`` (Q, U) with spin 2.  All gains are at
+most one (see ``harmonics.filters``): nothing is deconvolved.  The pixel window is either kept as it is in the input or
+brought to that of the output's pixels.
 """
 
 from __future__ import annotations
@@ -66,13 +66,16 @@ class MapFilter:
             return False
         return bool((self.gain == 1).all())
 
-    def apply(self, maps: np.ndarray) -> np.ndarray:
-        """Maps ``(nmap, npix_in)`` without NaN -> float32 ``(nmap, npix_out)``."""
+    def apply(self, maps: np.ndarray, spin: int = 0) -> np.ndarray:
+        """Maps ``(nmap, npix_in)`` without NaN -> float32 ``(nmap, npix_out)``; ``(nmap, 2, npix)`` with a spin.
+
+        E and B turn with the sky's frame as scalars do, and take Q and U with them.
+        """
         if self.changes_nothing:
             return maps.astype(np.float32, copy=False)
-        alm = analysis(maps, self.lmax, iterations=self.iterations)
+        alm = analysis(maps, self.lmax, spin, self.iterations)
         alm = multiply(rotate_to_galactic(alm, self.lmax, self.kind.frame), self.gain)
-        return synthesis(alm, self.nside, self.lmax).astype(np.float32)
+        return synthesis(alm, self.nside, self.lmax, spin).astype(np.float32)
 
     def bytes_per_map(self) -> int:
         """Memory that :meth:`apply` needs for each map at its peak, input and result included."""
@@ -107,6 +110,6 @@ def _beam_gain(lmax: int, wanted: float, kind: MapKind) -> np.ndarray:
     if kind.beam_arcmin is None:
         raise UserError(
             f"the beam of {kind.name} is not known, so it cannot be brought to {wanted:g} arcmin",
-            "give its beam_arcmin, or set filters.beam_arcmin=0",
+            "give the beam_arcmin of the file, or ask for no common beam (beam_arcmin=0)",
         )
     return beam_change(lmax, kind.beam_arcmin, wanted, kind.name)

@@ -10,20 +10,23 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sphereml import __version__
-from sphereml.config.schema import DataConfig, MapField
+from sphereml.config.schema import DataConfig
+from sphereml.data.common_grid import regrid
 from sphereml.data.file_checksums import file_checksum
-from sphereml.data.healpix_fits import HealpixMaps, read_healpix
 from sphereml.data.holdings import SAMPLE_VARIABLE
+from sphereml.data.own_maps import OwnMap, configured_files, locate, read_own_maps
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
 from sphereml.data.survey_sources import identify_files
-from sphereml.errors import UserError
+from sphereml.errors import UserError, refuse_all
 from sphereml.sky.fields import Field
+from sphereml.sky.grid import HealpixGrid
 
 
 def data_folder(data: DataConfig) -> Path:
@@ -42,33 +45,70 @@ def data_folder(data: DataConfig) -> Path:
     return folder
 
 
-def prepare_healpix(data: DataConfig) -> Sky:
-    """Read inputs, total and target of a ``healpix`` data set.
+def prepare_healpix(data: DataConfig, say: Callable[[str], None] = lambda line: None) -> Sky:
+    """Read inputs, total and targets of a ``healpix`` data set; bring them to one grid where that is asked for.
 
     Returns:
-        A sky whose channels are the columns of ``data.inputs`` in their order; float32.
+        A sky whose channels are the columns of ``data.inputs`` in their order, scalars before fields with a spin;
+        float32, each field in its own unit.
     Raises:
-        UserError: see :func:`data_folder` and ``read_healpix``; inputs or target not configured; different Nside;
-            inputs of different units; a total or target of more than one column.
+        UserError: see :func:`data_folder`, :func:`~sphereml.data.own_maps.read_own_maps` and
+            :func:`~sphereml.data.common_grid.regrid`; different Nside where no grid is asked for; a total of more than
+            one column.
     """
-    files = _configured_files(data)
-    folder = data_folder(data)
-    maps = [read_healpix(_locate(folder, f), f.fields, f.unit) for f in files]
-    _refuse_mixed_grids(files, maps)
-    inputs = maps[: len(data.inputs)]
-    _refuse_mixed_units(files, inputs)
-    named = {f.file: m.checksum for f, m in zip(files, maps, strict=True)}
-    target_map = maps[len(inputs)]
+    configured_files(data)
+    maps = read_own_maps(data, data_folder(data), tolerant=data.regrids)
+    named = {one.config.file: one.maps.checksum for one in maps}
+    provenance: dict[str, Any] = {"kind": data.kind, "code": __version__, "seed": None, "files": named}
+    if data.regrids:
+        made = regrid(maps, data, say)
+        grid, fields, mask = made.grid, made.fields, made.mask
+        provenance["maps"] = made.history
+    else:
+        _refuse_mixed_grids(maps)
+        grid, fields, mask = maps[0].maps.grid, [one.field_values() for one in maps], None
+    return _assembled(grid, maps, fields, mask, provenance)
+
+
+_Values = list[tuple[Field, np.ndarray]]
+
+
+def _assembled(
+    grid: HealpixGrid, maps: list[OwnMap], fields: list[_Values], mask: np.ndarray | None, provenance: dict[str, Any]
+) -> Sky:
+    by_role: dict[str, _Values] = {"input": [], "target": [], "total": []}
+    for one, values in zip(maps, fields, strict=True):
+        by_role[one.role] += values
+    input_fields, inputs = _stacked(by_role["input"])
+    target_fields, targets = _stacked(by_role["target"])
+    total = by_role["total"]
+    if total and (len(total) > 1 or total[0][0].spin):
+        names = ", ".join(name for one, _ in total for name in one.column_names)
+        raise UserError(f"data.total names several columns ({names})", "choose one with data.total.fields=[0]")
     return Sky(
-        grid=target_map.grid,
-        inputs=np.concatenate([m.values for m in inputs], axis=1, dtype=np.float32),
-        total=_single(maps[-1], "total") if data.total else None,
-        targets=_single(target_map, "target")[:, None],
-        input_fields=tuple(Field(name, inputs[0].unit) for name in _channel_names(inputs)),
-        target_fields=(Field(target_map.names[0], target_map.unit),),
-        total_unit=maps[-1].unit if data.total else "",
-        provenance={"kind": data.kind, "code": __version__, "seed": None, "files": named},
+        grid=grid,
+        inputs=inputs,
+        targets=targets,
+        input_fields=input_fields,
+        target_fields=target_fields,
+        total=total[0][1].astype(np.float32) if total else None,
+        total_unit=total[0][0].unit if total else "",
+        components={} if mask is None else {"mask": mask},
+        component_units={} if mask is None else {"mask": ""},
+        provenance=provenance,
     )
+
+
+def _stacked(fields: _Values) -> tuple[tuple[Field, ...], np.ndarray]:
+    """Fields of different names, scalars first as networks take them, and their columns ``(npix, columns)``."""
+    ordered = sorted(fields, key=lambda one: one[0].spin)
+    names = [one.name for one, _ in ordered]
+    named = tuple(
+        one if names.count(one.name) == 1 else replace(one, name=f"{one.name}_{i}")
+        for i, (one, _) in enumerate(ordered)
+    )
+    columns = [np.atleast_2d(values).T for _, values in ordered]
+    return named, np.concatenate(columns, axis=1, dtype=np.float32)
 
 
 def prepared(data: DataConfig, build: Callable[[], Sky]) -> Sky:
@@ -104,57 +144,20 @@ def store_path(data: DataConfig) -> Path:
     described |= {"code": __version__, "store": FORMAT_VERSION}
     if data.kind == "healpix":
         folder = data_folder(data)
-        described["checksums"] = [file_checksum(_locate(folder, f)) for f in _configured_files(data)]
+        described["checksums"] = [file_checksum(locate(folder, one).path) for _, one in configured_files(data)]
     elif data.kind == "survey":
         described["checksums"] = identify_files(data)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return Path(data.stores).expanduser() / f"{data.name}-{digest[:12]}.zarr"
 
 
-def _configured_files(data: DataConfig) -> list[MapField]:
-    """Inputs, then the target, then the total if there is one."""
-    if not data.inputs:
-        raise UserError(f"the data {data.name!r} have no inputs", "list FITS files under data.inputs")
-    if data.target is None:
-        raise UserError(f"the data {data.name!r} have no target", "give data.target.file")
-    return [*data.inputs, data.target, *([data.total] if data.total else [])]
-
-
-def _locate(folder: Path, map_field: MapField) -> Path:
-    if not map_field.file:
-        raise UserError("a map is configured without a file", "give its `file`")
-    return folder / Path(map_field.file).expanduser()
-
-
-def _refuse_mixed_grids(files: list[MapField], maps: list[HealpixMaps]) -> None:
-    first, grid = files[0].file, maps[0].grid
-    for map_field, one in zip(files, maps, strict=True):
-        if one.grid != grid:
-            raise UserError(
-                f"{map_field.file} has Nside {one.grid.nside} but {first} has {grid.nside}",
-                "bring all maps to one Nside (healpy.ud_grade, or in harmonic space)",
-            )
-
-
-def _refuse_mixed_units(files: list[MapField], inputs: list[HealpixMaps]) -> None:
-    for map_field, one in zip(files, inputs, strict=False):
-        if one.unit != inputs[0].unit:
-            raise UserError(
-                f"{map_field.file} is in {one.unit!r} but {files[0].file} in {inputs[0].unit!r}",
-                "inputs share one unit; convert one of them",
-            )
-
-
-def _single(maps: HealpixMaps, role: str) -> np.ndarray:
-    if maps.values.shape[1] != 1:
-        raise UserError(
-            f"data.{role} names {maps.values.shape[1]} columns ({', '.join(maps.names)})",
-            f"choose one with data.{role}.fields=[0]",
-        )
-    return maps.values[:, 0].astype(np.float32)
-
-
-def _channel_names(inputs: list[HealpixMaps]) -> tuple[str, ...]:
-    """Column names, with their position appended where a name comes twice."""
-    names = [name for maps in inputs for name in maps.names]
-    return tuple(name if names.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(names))
+def _refuse_mixed_grids(maps: list[OwnMap]) -> None:
+    first, grid = maps[0].config.file, maps[0].maps.grid
+    mend = f"bring all to one Nside: data.nside={min(one.maps.grid.nside for one in maps)} does it in harmonic space"
+    others = [one for one in maps if one.maps.grid != grid]
+    refuse_all(
+        [
+            UserError(f"{one.config.file} has Nside {one.maps.grid.nside} but {first} has {grid.nside}", mend)
+            for one in others
+        ]
+    )

@@ -2,56 +2,35 @@
 
 Conventions: regions are bool ``(npix,)`` NEST.  They are disjoint by construction: the test side is chosen first, all
 within the buffer of it is taken out of the rest, and what remains is dealt to training or validation.  A stored split
-is one number a pixel, so no pixel can have two parts.  Latitudes and longitudes are Galactic degrees.
+is one number a pixel, so no pixel can have two parts.  Masks are weights: what they keep in part belongs to its region
+with that weight, in the training and in the scores.  Latitudes and longitudes are Galactic degrees.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 from sphereml.config.schema import SplitConfig
 from sphereml.config.validation import check_folds
-from sphereml.data.healpix_fits import read_healpix, read_mask
+from sphereml.data.column_names import ColumnReference, parse_reference
+from sphereml.data.healpix_fits import read_sky_weights
+from sphereml.data.split_files import PARTS, Split, read_split, regrade_split
 from sphereml.data.store import Sky
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.masks import disc, latitude_cut, longitude_cut, near, threshold_mask
+from sphereml.sky.masks import disc, latitude_cut, longitude_cut, near, regrade_weights, threshold_mask, to_galactic
 
 _OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 # Longitudes of arXiv:1904.13265's second split, 36 degrees apart on either side.
 _LONGITUDES = {"east": (198.0, 342.0), "west": (18.0, 162.0)}
-_PARTS = ("train", "validation", "test")
+
+_ONE_GRID = "bring it to theirs, or set data.nside to bring all to one grid"
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Disjoint regions of a sky, each bool ``(npix,)`` NEST.
-
-    Args:
-        margin: centres of patches and tiles keep this distance from the equator, degrees; 0 where the regions are not
-            parted by it.
-    """
-
-    name: str
-    grid: HealpixGrid
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    margin: float
-
-    @property
-    def parts(self) -> np.ndarray:
-        """uint8 ``(npix,)``: 1 trains, 2 validates, 3 tests, 0 is not used."""
-        return np.asarray(sum(np.uint8(i) * getattr(self, name) for i, name in enumerate(_PARTS, start=1)))
-
-
-def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Split:
+def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None, regraded: bool = False) -> Split:
     """Regions as :class:`~sphereml.config.schema.SplitConfig` describes them.
 
     ``cuts`` are taken out of every region.  Distances are those between pixel centres along great circles: the sides of
@@ -59,80 +38,59 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None) -> Sp
 
     Args:
         sky: gives the grid and, for ``sky_fraction``, the target whose faintest part is kept.
-        folder: where a relative ``mask_file`` is looked up.
+        folder: where a relative ``mask_file`` or ``file`` is looked up.
+        regraded: bring masks and splits of another Nside or frame to the sky's, rather than refuse them.
     Raises:
         UserError: an impossible value, an unusable mask, or an empty region.
     """
     _refuse_impossible(config)
     grid, files = sky.grid, split_files(config, folder)
-    keep = _kept_sky(config, sky, files.get("split.mask_file"))
+    weight = _kept_sky(config, sky, files.get("split.mask_file"), regraded)
+    keep = weight > 0
     if "split.file" in files:
-        split = _limited(read_split(files["split.file"]), keep, files["split.file"])
+        split = _limited(files["split.file"], keep, regraded)
     else:
         test, rest, chosen = _sides(config, grid)
         learning = keep & rest & ~test & ~near(test, grid, config.buffer)
         margin = config.centre_margin if config.train in ("north", "south") else 0.0
         split = Split(config.name, grid, learning & ~chosen, learning & chosen, keep & test, margin)
     _refuse_empty(split)
-    return split
+    whole = (weight[split.parts > 0] == 1).all()
+    return split if whole else replace(split, weight=weight.astype(np.float32))
 
 
-def split_files(config: SplitConfig, folder: Path | None) -> dict[str, Path]:
+def split_files(config: SplitConfig, folder: Path | None) -> dict[str, ColumnReference]:
     """The files that a configuration of regions names, by their key; relative names are looked up in ``folder``."""
     named = {"split.file": config.file, "split.mask_file": config.mask_file}
-    return {key: _located(name, key, folder) for key, name in named.items() if name is not None}
+    return {key: parse_reference(_located(name, key, folder)) for key, name in named.items() if name is not None}
 
 
-def _limited(split: Split, keep: np.ndarray, path: Path) -> Split:
-    if split.grid.npix != keep.size:
-        wanted = HealpixGrid.of_size(keep.size).nside
-        raise UserError(f"the split {path} has Nside {split.grid.nside}, the maps {wanted}", "bring it to theirs")
-    parts = {name: getattr(split, name) & keep for name in _PARTS}
-    return replace(split, **parts)
+def _limited(file: ColumnReference, keep: np.ndarray, regraded: bool) -> Split:
+    split, grid = read_split(file), HealpixGrid.of_size(keep.size)
+    if split.grid != grid and not regraded:
+        raise UserError(f"the split {file.path} has Nside {split.grid.nside}, the maps {grid.nside}", _ONE_GRID)
+    split = regrade_split(split, grid)
+    return replace(split, **{name: getattr(split, name) & keep for name in PARTS})
 
 
-def write_split(path: Path, split: Split) -> Path:
-    """Write the parts as a HEALPix FITS map that ``healpy.read_map`` reads; it appears whole or not at all."""
-    column = fits.Column(name="PART", format="B", unit="1", array=split.parts)
-    table = fits.BinTableHDU.from_columns([column])
-    table.header.update(
-        {"PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "G", "INDXSCHM": "IMPLICIT"}
-        | {"NSIDE": split.grid.nside, "FIRSTPIX": 0, "LASTPIX": split.grid.npix - 1}
-        | {"SPLIT": split.name, "MARGIN": split.margin}
-    )
-    table.header["COMMENT"] = "PART: 0 not used, 1 training, 2 validation, 3 test"
-    stream = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), table]).writeto(stream)
-    return write_atomically(path, stream.getvalue())
-
-
-def read_split(path: Path) -> Split:
-    """A split that :func:`write_split` wrote; raises UserError for any other file."""
-    maps = read_healpix(path)
-    header = fits.getheader(path, 1)
-    if maps.names != ("PART",) or "SPLIT" not in header or not np.isin(maps.values, range(4)).all():
-        raise UserError(f"{path.name} holds no split", "give a file that sphereml wrote")
-    train, validation, test = (maps.values[:, 0] == i for i in (1, 2, 3))
-    return Split(header["SPLIT"], maps.grid, train, validation, test, float(header["MARGIN"]))
-
-
-def _kept_sky(config: SplitConfig, sky: Sky, mask: Path | None) -> np.ndarray:
-    """The pixels of the mask, or those where the first target is faintest, less what is cut: bool ``(npix,)``."""
-    keep = np.ones(sky.grid.npix, dtype=bool)
+def _kept_sky(config: SplitConfig, sky: Sky, mask: ColumnReference | None, regraded: bool) -> np.ndarray:
+    """Weights of the mask, or of where the first target is faintest, 0 where the sky is cut: float64 ``(npix,)``."""
+    keep = np.ones(sky.grid.npix)
     if mask is not None:
-        keep = read_mask(mask, sky.grid)
+        weights = read_sky_weights(mask, None if regraded else sky.grid, any_frame=regraded)
+        keep = regrade_weights(to_galactic(weights.values, weights.frame), sky.grid)
     elif config.sky_fraction is not None and config.file is None:
-        keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing)
+        keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing).astype(np.float64)
     if "mask" in sky.components:
-        keep = keep & (sky.components["mask"] > 0.5)
+        keep = keep * sky.components["mask"]
     for cut in config.cuts:
-        keep = keep & ~disc(sky.grid, cut.lon, cut.lat, cut.radius)
+        keep = np.where(disc(sky.grid, cut.lon, cut.lat, cut.radius), 0.0, keep)
     return keep
 
 
 def _located(name: str, key: str, folder: Path | None) -> Path:
     path = Path(name).expanduser()
-    if path.is_absolute() or (folder is None and path.is_file()):
+    if path.is_absolute() or (folder is None and parse_reference(path).path.is_file()):
         return path.absolute()
     if folder is None:
         raise UserError(f"{name} has no folder to be found in", f"give {key} an absolute path")
@@ -183,6 +141,6 @@ def _refuse_impossible(config: SplitConfig) -> None:
 
 
 def _refuse_empty(split: Split) -> None:
-    for name in _PARTS:
+    for name in PARTS:
         if not getattr(split, name).any():
             raise UserError(f"the {name} region of split {split.name!r} is empty", "widen the mask or the ranges")

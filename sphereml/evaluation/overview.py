@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.store_summary import StoreSummary, describe
 from sphereml.plotting.maps import ColourScale, intensity_scale, sky_map

@@ -10,7 +10,8 @@ from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
-from sphereml.data.splits import Split, build_split, split_files
+from sphereml.data.split_files import Split
+from sphereml.data.splits import build_split, split_files
 from sphereml.data.store import Sky, open_store
 from sphereml.data.survey import Progress, prepare_survey
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
@@ -49,11 +50,16 @@ def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
     path = store_path(data)
     if path in _KEPT:
         return _KEPT[path]
-    build = (lambda: galaxy_sky(data.galaxy, progress)) if data.kind == "galaxy" else (lambda: prepare_healpix(data))
-    sky = prepared(data, build)
+    sky = prepared(data, lambda: _built(data, progress))
     _KEPT.clear()
     _KEPT[path] = sky
     return sky
+
+
+def _built(data: DataConfig, progress: Say | None) -> Sky:
+    if data.kind == "galaxy":
+        return galaxy_sky(data.galaxy, progress)
+    return prepare_healpix(data, progress or (lambda line: None))
 
 
 # By the store's name, which holds the checksums of the files that it was made from.
@@ -77,7 +83,7 @@ def _steps(progress: Say | None) -> Progress:
 
 def load_split(config: SplitConfig, data: DataConfig, sky: Sky) -> Split:
     """The regions of an experiment on its sky."""
-    return build_split(config, sky, _file_folder(data))
+    return build_split(config, sky, _file_folder(data), regraded=data.kind == "survey" or data.regrids)
 
 
 def split_identity(config: SplitConfig, data: DataConfig) -> dict[str, str]:
@@ -86,7 +92,7 @@ def split_identity(config: SplitConfig, data: DataConfig) -> dict[str, str]:
     Raises:
         UserError: a file is missing.
     """
-    return {key: file_checksum(path) for key, path in split_files(config, _file_folder(data)).items()}
+    return {key: file_checksum(file.path) for key, file in split_files(config, _file_folder(data)).items()}
 
 
 def _file_folder(data: DataConfig) -> Path | None:

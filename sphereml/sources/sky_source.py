@@ -48,31 +48,37 @@ class SkyColumns:
 
 @dataclass(frozen=True, eq=False)
 class SkySource:
-    """Batches of a sky's columns that count on the pixels ``weight`` ``(npix,)`` in 0..1 alone."""
+    """Batches of a sky's columns that count on a region alone.
+
+    Args:
+        region: ``(npix,)`` 0 or 1; an interpolated pixel counts where all that it is made of lies inside.
+        weight: ``(npix,)`` in 0..1, what a pixel of the region counts; None: all alike.
+    """
 
     columns: SkyColumns
-    weight: np.ndarray
+    region: np.ndarray
     footprint: Footprint
+    weight: np.ndarray | None = None
 
     @cached_property
     def _stack(self) -> np.ndarray:
-        """Features, guess, target and weight side by side."""
-        columns = self.columns
-        return np.concatenate(
-            [columns.features, columns.guess, columns.target, self.weight[:, None]], axis=1, dtype=np.float32
-        )
+        """Features, guess, target, region and weight side by side."""
+        columns, rows = self.columns, [one[:, None] for one in (self.region, self.weight) if one is not None]
+        return np.concatenate([columns.features, columns.guess, columns.target, *rows], axis=1, dtype=np.float32)
 
     def batch(self, seed: int, size: int, device: torch.device | str = "cpu") -> Batch:
         domain, stack = self.footprint.draw(np.random.default_rng(seed), size, self._stack)
         values = torch.from_numpy(stack).to(device)
-        outputs, features = self.columns.target.shape[1], self.columns.features.shape[1]
-        base, gains = self.columns.split_guess(values[..., features : -outputs - 1])
+        columns, last = self.columns, -1 if self.weight is None else -2
+        outputs, features = columns.target.shape[1], columns.features.shape[1]
+        base, gains = columns.split_guess(values[..., features : last - outputs])
+        inside = (values[..., last] > _WHOLE).to(values.dtype)
         return Batch(
             domain=domain,
-            channels=self.columns.channels,
+            channels=columns.channels,
             features=values[..., :features].contiguous(),
             base=base,
             gains=gains,
-            target=values[..., -outputs - 1 : -1],
-            weight=(values[..., -1] > _WHOLE).to(values.dtype),
+            target=values[..., last - outputs : last],
+            weight=inside if self.weight is None else inside * values[..., -1],
         )

@@ -31,7 +31,7 @@ from sphereml.errors import UserError
 from sphereml.models.baselines import fit_linear
 from sphereml.sources.batch import Batch
 from sphereml.sources.sky_source import SkyColumns
-from sphereml.tasks.maps import MapScaling, MapTask, fields_of, named, refuse_other_fields, single, target_statistics
+from sphereml.tasks.maps import MapScaling, MapTask, fields_of, named, refuse_other_fields, single, standardization
 from sphereml.tasks.protocol import add_gains
 
 # Below this share of the mean, a column or a sum of channels is noise: profiles are taken relative to the floor.
@@ -97,7 +97,7 @@ class DustTask(MapTask):
             column(self.sky)
         if self._features in ("column", "profile") and len(self.sky.target_fields) != 1:
             what = f"model.form=physical has one target, and the data have {len(self.sky.target_fields)}"
-            raise UserError(what, "choose model.form=plain, or one data.target")
+            raise UserError(what, "choose one with data.target.fields=[0], or model.form=plain")
 
     def fit_scaling(self) -> DustScaling:
         sky, pixels, kind = self.sky, self.learning_pixels, self._features
@@ -105,18 +105,19 @@ class DustTask(MapTask):
         if kind in ("column", "profile"):
             more |= self._physical_entries(pixels)
         features = _raw_features(sky, self._gas if kind != "channels" else None, more)[pixels].astype(np.float64)
-        mean, std = features.mean(axis=0), features.std(axis=0)
-        std[std == 0] = 1.0
+        weight = self.split.weight
+        mean, std = standardization(features, (), None if weight is None else weight[pixels])
         if kind in ("column", "profile"):
             low, high = np.percentile((features - mean) / std, _CENTRAL, axis=0)
             more |= {"feature_low": tuple(low.tolist()), "feature_high": tuple(high.tolist())}
-        statistics = named("feature", (mean, std)) | target_statistics(sky, pixels)
+        statistics = named("feature", (mean, std)) | self.target_statistics()
         return DustScaling.from_json(fields_of(sky) | statistics | more)
 
     def _physical_entries(self, pixels: np.ndarray) -> dict[str, Any]:
         """The first guess, its gains, and the floors below which there is noise."""
         sky, model = self.sky, self.config.model
-        guess = fit_linear(sky.inputs if model.guess == "linear" else self._gas[:, None], sky.target, pixels)
+        inputs = sky.inputs if model.guess == "linear" else self._gas[:, None]
+        guess = fit_linear(inputs, sky.target, pixels, self.split.weight, self.comparable_inputs)
         return {
             "gains": model.gains,
             "guess": model.guess,
@@ -149,6 +150,10 @@ class DustTask(MapTask):
     def combine(self, batch: Batch, output: torch.Tensor, scaling: DustScaling) -> torch.Tensor:
         limit = scaling.gain_limit
         return add_gains(batch.base, batch.gains, torch.expm1(limit * torch.tanh(output / limit)) if limit else output)
+
+    @property
+    def comparable_inputs(self) -> bool:
+        return bool(self.sky.input_unit)
 
     def raw_features(self) -> np.ndarray:
         return self._gas[:, None] if self._features == "total" else self.sky.inputs

@@ -20,8 +20,9 @@ import torch
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import check_resolution
 from sphereml.data.file_checksums import file_checksum
-from sphereml.data.splits import Split, write_split
+from sphereml.data.split_files import Split, write_split
 from sphereml.data.store import Sky
+from sphereml.data.suspicions import suspicious_columns
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.domains.channels import Channels
 from sphereml.errors import UserError
@@ -124,9 +125,23 @@ class MapTask(Task):
         if config.data.kind == "galaxy" and "sky" not in self.__dict__:  # before it is simulated
             check_resolution(config, config.data.galaxy.nside)
         check_resolution(config, self.sky.grid.nside)
-        pixels = self.split.train
         if not self.closed_form:
-            self.footprint(pixels)
+            self._refuse_turned_fields()
+            self.footprint(self.split.train)
+
+    def _refuse_turned_fields(self) -> None:
+        """Raise UserError where patches or tiles would turn away from the frame of a field with a spin."""
+        model, training = self.config.model, self.config.training
+        turns = model.domain == "flat" or (training.footprint == "tiles" and training.rotations)
+        spinning = [one for one in (*self.sky.input_fields, *self.sky.target_fields) if one.spin]
+        if turns and spinning:
+            names = " and ".join(spinning[0].column_names)
+            place = "flat patches" if model.domain == "flat" else "turned tiles"
+            what = f"{names} turn with their frame, which {place} of task={self.name} do not follow"
+            raise UserError(what, "choose model=unet_sphere_plain with training.rotations=false")
+
+    def warnings(self) -> list[str]:
+        return suspicious_columns(self.sky, self.learning_pixels)
 
     def identity(self) -> dict[str, str]:
         return split_identity(self.config.split, self.config.data)
@@ -139,9 +154,19 @@ class MapTask(Task):
         return {"split_sha256": file_checksum(path)}
 
     def fit_scaling(self) -> MapScaling:
-        pixels, sky = self.learning_pixels, self.sky
-        features = standardization(sky.inputs[pixels], sky.input_fields)
-        return MapScaling.from_json(fields_of(sky) | named("feature", features) | target_statistics(sky, pixels))
+        sky, features = self.sky, self.statistics(self.sky.inputs, self.sky.input_fields)
+        return MapScaling.from_json(fields_of(sky) | named("feature", features) | self.target_statistics())
+
+    def statistics(self, values: np.ndarray, fields: Sequence[Field]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of every column of ``(npix, columns)`` over the pixels that are learnt from."""
+        pixels, weight = self.learning_pixels, self.split.weight
+        return standardization(values[pixels], fields, None if weight is None else weight[pixels])
+
+    def target_statistics(self) -> dict[str, Any]:
+        """The entries of a scaling that standardize the targets; raises UserError for a sky without any."""
+        if not self.sky.target_fields:
+            raise UserError("the sky has no target", "give data.target")
+        return named("target", self.statistics(self.sky.targets, self.sky.target_fields))
 
     def columns(self, sky: Sky, scaling: Any) -> SkyColumns:
         """A whole sky as the network sees it."""
@@ -156,7 +181,7 @@ class MapTask(Task):
         if not self.config.training.join_validation:
             parts["validation"] = self.split.validation
         return {
-            part: SkySource(columns, pixels.astype(np.float32), self.footprint(pixels))
+            part: SkySource(columns, pixels.astype(np.float32), self.footprint(pixels), self.split.weight)
             for part, pixels in parts.items()
         }
 
@@ -206,23 +231,38 @@ class MapTask(Task):
         assert isinstance(network, PointwiseLinear)
         inputs, targets, pixels = self.raw_features(), self.sky.targets, self.learning_pixels
         for column in range(targets.shape[1]):
-            model = fit_linear(inputs, targets[:, column], pixels)
+            model = fit_linear(inputs, targets[:, column], pixels, self.split.weight, self.comparable_inputs)
             network.assign(column, _standardized(model, scaling, column))
+
+    @property
+    def comparable_inputs(self) -> bool:
+        """Whether inputs are amounts of one thing, so that one of them can be too dark to be weighed."""
+        return False
 
     def raw_features(self) -> np.ndarray:
         """The columns that a closed-form model weighs, ``(npix, F)``, in their units."""
         return self.sky.inputs
 
 
-def standardization(values: np.ndarray, fields: Sequence[Field]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of every column of ``(n, columns)``; a constant column keeps its scale."""
+def standardization(
+    values: np.ndarray, fields: Sequence[Field], weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of every column of ``(n, columns)``; a constant column keeps its scale.
+
+    Args:
+        weight: ``(n,)``, what each row counts; None: all alike.
+    """
     values = values.astype(np.float64)
     mean, std = values.mean(axis=0), values.std(axis=0)
+    if weight is not None:
+        mean = np.average(values, axis=0, weights=weight)
+        std = np.sqrt(np.average(np.square(values - mean), axis=0, weights=weight))
     first = 0
     for one in fields:
         if one.spin:
             both = slice(first, first + 2)
-            mean[both], std[both] = 0.0, np.sqrt(np.square(values[:, both]).mean())
+            power = np.square(values[:, both])
+            mean[both], std[both] = 0.0, np.sqrt(np.average(power.mean(axis=1), weights=weight))
         first += one.columns
     std[std == 0] = 1.0
     return mean, std
@@ -231,13 +271,6 @@ def standardization(values: np.ndarray, fields: Sequence[Field]) -> tuple[np.nda
 def named(what: str, statistics: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """Mean and deviation under the names of a scaling's entries."""
     return {f"{what}_mean": statistics[0].tolist(), f"{what}_std": statistics[1].tolist()}
-
-
-def target_statistics(sky: Sky, pixels: np.ndarray) -> dict[str, Any]:
-    """The entries of a scaling that standardize the targets; raises UserError for a sky without any."""
-    if not sky.target_fields:
-        raise UserError("the sky has no target", "give data.target")
-    return named("target", standardization(sky.targets[pixels], sky.target_fields))
 
 
 def fields_of(sky: Sky) -> dict[str, Any]:

@@ -86,6 +86,10 @@ class Task(ABC):
         """Raise UserError for what the data cannot give the experiment, before anything is trained."""
         return
 
+    def warnings(self) -> list[str]:
+        """What in the data is allowed but looks wrong, a line each."""
+        return []
+
     def identity(self) -> dict[str, str]:
         """Checksums of files that the configuration names and that decide what is learnt, for the run's hash."""
         return {}

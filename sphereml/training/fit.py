@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from sphereml.config.schema import ExperimentConfig
@@ -19,7 +21,16 @@ def fit(config: ExperimentConfig, options: FitOptions) -> Run:
         UserError: the data cannot give what is asked, an unfinished run stands there and neither resume nor overwrite
             is asked for, the inputs changed since it was started, or its folder cannot be written.
     """
-    return fit_task(open_task(config, options.say), options)
+    task = open_task(config, options.say)
+    task.check()
+    warn([task], options.say)
+    return fit_task(task, options)
+
+
+def warn(tasks: Sequence[Task], say: Callable[[str], None]) -> None:
+    """Say what looks wrong in the data of tasks, each line once."""
+    for line in dict.fromkeys(line for task in tasks for line in task.warnings()):
+        say(f"warning: {line}")
 
 
 def fit_task(task: Task, options: FitOptions) -> Run:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sphereml.config.schema import EvaluationConfig
-from sphereml.data.splits import Split
+from sphereml.data.split_files import Split
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.sphere import SphereScores, score_sphere
 from sphereml.evaluation.statistics import block_jackknife, paired
@@ -60,8 +60,11 @@ def draw_test_patches(
             f"all {len(frames)} test patches lie in one block of sky: no standard error can be given",
             "raise evaluation.patches or evaluation.block_nside",
         )
-    window = sample_patches(split.test.astype(np.float32), frames, patch) > 0.999
-    return TestPatches(patch, frames, window.astype(np.float64), block)
+    inside = sample_patches(split.test.astype(np.float32), frames, patch) > 0.999
+    window = inside.astype(np.float64)
+    if split.weight is not None:
+        window *= sample_patches(split.weight, frames, patch)
+    return TestPatches(patch, frames, window, block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +98,19 @@ class HeldOut:
 
 
 def region_masks(evaluation: EvaluationConfig, split: Split) -> dict[str, np.ndarray]:
-    """Weights of the test region, and of the same without the discs of ``evaluation.cuts``."""
+    """Weights ``(npix,)`` of the test region, and of the same without the discs of ``evaluation.cuts``.
+
+    Those of an apodized mask stay; ``evaluation.apodization`` tapers the regions' edges beside.
+    """
     regions = {"test": split.test}
     if evaluation.cuts:
         cut = np.any([disc(split.grid, item.lon, item.lat, item.radius) for item in evaluation.cuts], axis=0)
         regions["without_cuts"] = split.test & ~cut
-    if evaluation.apodization == 0:
-        return {name: region.astype(np.float64) for name, region in regions.items()}
-    return {name: apodize(region, split.grid, evaluation.apodization) for name, region in regions.items()}
+    return {
+        name: split.weigh(region).astype(np.float64)
+        * (apodize(region, split.grid, evaluation.apodization) if evaluation.apodization else 1.0)
+        for name, region in regions.items()
+    }
 
 
 @dataclass(eq=False)

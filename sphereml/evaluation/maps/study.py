@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
-from sphereml.data.splits import Split, read_split
+from sphereml.data.split_files import Split, read_split
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
@@ -39,14 +39,14 @@ class MapStudy(Study):
     def __init__(self, runs: Sequence[Run], options: StudyOptions) -> None:
         super().__init__(runs, options)
         self._predictions: dict[str, Prediction] = {}
-        names = [run.name for run in runs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"two runs of the model {twice} stand side by side", "name the run folders to compare")
         first = self.runs[0]
         for run in self.runs:
             _refuse_other_experiment(run, first)
             run.check_data(self.sky.provenance)
+        names = [run.name for run in runs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"two runs of the model {twice} stand side by side", "name the run folders to compare")
 
     @property
     def config(self) -> ExperimentConfig:
