@@ -14,7 +14,11 @@ from sphereml.config.survey import SurveyConfig
 
 @dataclass
 class GalaxyConfig:
-    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default."""
+    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default.
+
+    ``filaments`` is the share of the cold gas's structure, 0 to 1, that lies in filaments along its magnetic field; 0
+    leaves the gas isotropic.
+    """
 
     nside: int = 128
     seed: int = 1
@@ -23,6 +27,7 @@ class GalaxyConfig:
     channel_width: float = 1.28821496
     beam_arcmin: float = 16.2
     noise_mk: float = 43.0
+    filaments: float = 0.0
 
 
 @dataclass
@@ -151,9 +156,16 @@ class ModelConfig:
     max_width: int = 512
     convs_per_level: int = 2
     # On the sphere: the graph of the Chebyshev convolutions ("adjacent", "nearest8", "nearest20", "nearest40",
-    # "nearest60"), or "oriented" for nine weights on the face grid.
+    # "nearest60"), "oriented" for nine weights on the face grid, or "spin" for fields with types (docs/spin.md), flat
+    # ones too.
     stencil: str = "adjacent"
-    kernel: int = 3  # side of the flat or oriented kernel; number K of Chebyshev polynomials
+    kernel: int = 3  # side of the flat, oriented or spin kernel; number K of Chebyshev polynomials
+    # With stencil "spin", ``width`` counts the even scalars, and these the channels of the other types beside them.
+    odd_width: int = 0
+    spin1_width: int = 0
+    spin2_width: int = 0
+    products: bool = False  # products of typed channels before each activation
+    chiral: bool = False  # whether their weights may tell left from right (E from B by more than parity allows)
     dropout: float = 0.3
     input_noise: float = 0.0
     norm: str = "batch"
