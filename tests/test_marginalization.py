@@ -132,6 +132,7 @@ def test_bad_input_is_refused(templates, mask):
     holed = np.where(mask > 0.5, np.nan, sky)
     cases = {
         "constant": lambda: marginalize(sky, np.ones(NPIX), mask),
+        "the sky is constant": lambda: marginalize(np.full(NPIX, 7.0), sky, mask),
         "template 2 is constant": lambda: marginalize(sky, np.stack([sky, np.zeros(NPIX)]), mask),
         "linearly dependent": lambda: marginalize(sky, np.stack([sky, 2 * sky + 3]), mask),
         "empty": lambda: marginalize(sky, templates, np.zeros(NPIX)),

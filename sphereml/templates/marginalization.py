@@ -94,6 +94,8 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
+    if np.ptp(sky[mask > 0]) == 0:
+        raise UserError("the sky is constant on the mask", "choose another column of it, or a mask that keeps more")
     lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
