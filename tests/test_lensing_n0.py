@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sphereml.cli import lensing as verb
+from sphereml.cli import lensing_n0 as verb
 from sphereml.cli.main import main
 from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
