@@ -17,7 +17,7 @@ from fixtures_lensing import toy_spectra as any_toy_spectra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sphereml.cli import lensing as verb
+from sphereml.cli import lensing_n0 as verb
 from sphereml.cli.main import main
 from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
