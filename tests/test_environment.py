@@ -73,7 +73,7 @@ def test_training_in_an_interactive_allocation_is_training(tmp_path: Path, monke
     for name, value in (CLUSTERS["salloc -n4"] | CLUSTERS["torchrun"]).items():
         monkeypatch.setenv(name, value)
     done("train", "experiment=dust_demo", "model=unet_sphere", *TINY, *place.words, "data.galaxy.nside=16")
-    (weights,) = tmp_path.rglob("*.safetensors")
+    (weights,) = tmp_path.rglob("model.safetensors")
     mask = os.umask(0)
     os.umask(mask)
     assert weights.stat().st_mode & 0o777 == 0o666 & ~mask

@@ -146,10 +146,12 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
 
 def _refusal(error: Exception) -> UserError:
     """Hydra's and OmegaConf's many lines as one, with the full name of the key."""
-    from omegaconf.errors import ConfigKeyError
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-    inner = error.__cause__ if error.__cause__ is not None else error
-    line = _one_line(inner if str(error).startswith(("Could not override", "Error merging")) else error)
+    beneath = error.__cause__ or error.__context__
+    inner = beneath if isinstance(beneath, OmegaConfBaseException) or error.__cause__ is not None else error
+    assert inner is not None
+    line = _one_line(inner if str(error).startswith(("Could not override", "Error merging", "In '")) else error)
     key = str(getattr(inner, "full_key", None) or "")
     if isinstance(inner, ConfigKeyError) and key:
         return unknown_key(key)

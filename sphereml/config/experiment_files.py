@@ -58,6 +58,13 @@ def read_experiment(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, is no YAML, holds no keys, or would not be merged at the top of a configuration.
     """
     text = _text(path)
+    content = _content(text, path)
+    if not re.search(rf"^{PACKAGE}\s*$", text, re.MULTILINE):
+        raise UserError(f"{path} is merged at the wrong place", f"let its first line be {PACKAGE}")
+    return content
+
+
+def _content(text: str, path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -66,16 +73,14 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no YAML file{place}", "mend it, or see `sphereml config show`") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path} holds no keys of an experiment", "see `sphereml config show` for the keys")
-    if not re.search(rf"^{PACKAGE}\s*$", text, re.MULTILINE):
-        raise UserError(f"{path} is merged at the wrong place", f"let its first line be {PACKAGE}")
     return content
 
 
 def _complete(path: Path) -> str:
     """The text of a file with what it may leave out."""
     text = _text(path)
+    named = "name" in _content(text, path)
     text = text if re.search(rf"^{PACKAGE}\s*$", text, re.MULTILINE) else f"{PACKAGE}\n{text}"
-    named = re.search(r"^name:", text, re.MULTILINE)
     name = re.sub(r"[^\w.+-]+", "_", path.stem).lstrip("_.+-") or "experiment"
     return text if named else f"{text.rstrip()}\nname: {name}\n"
 

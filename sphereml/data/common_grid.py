@@ -1,9 +1,10 @@
 """Maps of different Nside, frame, beam and unit brought to one grid in harmonic space, each field once.
 
 Conventions: what comes out is NEST, Galactic, float32; a field keeps its unit and its spin (Q and U turn with the
-frame, through E and B).  Pixels without data are filled from their surroundings before the transform, up to a share of
-the map; afterwards they, and what is nearer to them than the common beam (or a pixel of the common grid), have weight
-0 in the mask.  A map that is on the grid already, and of which nothing is asked, keeps its values bit for bit.
+frame, through E and B).  Pixels without data, up to a share of the map, are filled before the transform, from their
+surroundings and so that the band limit does not ring (:mod:`sphereml.harmonics.gap_filling`).  Afterwards they, and
+what is nearer to them than the common beam (or a pixel of the common grid), have weight 0 in the mask.  A map that is
+on the grid already, and of which nothing is asked, keeps its values bit for bit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sphereml.data.map_filter import MapFilter, MapKind, design_filter
 from sphereml.data.own_maps import OwnMap
 from sphereml.errors import UserError, refuse_all
 from sphereml.harmonics.filters import FRAMES
+from sphereml.harmonics.gap_filling import fill_band_limited
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import fill_gaps, near, regrade, to_galactic
@@ -95,8 +97,13 @@ def _too_many_gaps(one: OwnMap, most: float) -> list[UserError]:
 
 
 def _filtered(values: np.ndarray, field: Field, map_filter: MapFilter) -> np.ndarray:
-    filled = np.stack([fill_gaps(row) for row in np.atleast_2d(values).astype(np.float64)])
-    return map_filter.apply(filled[None] if field.spin else filled, field.spin)[0]
+    rows = np.atleast_2d(values).astype(np.float64)
+    missing = np.asarray(np.isnan(rows).any(axis=0))
+    filled = np.stack([fill_gaps(row) for row in rows])
+    if missing.any() and not map_filter.changes_nothing:
+        lmax = min(map_filter.lmax, HealpixGrid.of_size(missing.size).safe_lmax)
+        filled = fill_band_limited(filled if field.spin else filled[0], missing, lmax, field.spin)
+    return map_filter.apply(filled.reshape(1, *(rows.shape if field.spin else values.shape)), field.spin)[0]
 
 
 def _unusable(

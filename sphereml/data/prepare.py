@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def _assembled(
     grid: HealpixGrid, maps: list[OwnMap], fields: list[_Values], mask: np.ndarray | None, provenance: dict[str, Any]
 ) -> Sky:
     by_role: dict[str, _Values] = {"input": [], "target": [], "total": []}
-    for one, values in zip(maps, fields, strict=True):
+    for one, values in zip(maps, _told_apart(maps, fields), strict=True):
         by_role[one.role] += values
     input_fields, inputs = _stacked(by_role["input"])
     target_fields, targets = _stacked(by_role["target"])
@@ -97,6 +98,17 @@ def _assembled(
         component_units={} if mask is None else {"mask": ""},
         provenance=provenance,
     )
+
+
+def _told_apart(maps: list[OwnMap], fields: list[_Values]) -> list[_Values]:
+    """The fields of every file; names that several files of one role have are told apart by those of the files."""
+    stems = [locate(Path(), one.config).path.name.split(".fits")[0] for one in maps]
+    held = {(m.role, field.name, stem) for m, one, stem in zip(maps, fields, stems, strict=True) for field, _ in one}
+    count = Counter((role, name) for role, name, _ in held)
+    return [
+        [(replace(f, name=f"{stem} {f.name}") if count[m.role, f.name] > 1 else f, values) for f, values in one]
+        for m, one, stem in zip(maps, fields, stems, strict=True)
+    ]
 
 
 def _stacked(fields: _Values) -> tuple[tuple[Field, ...], np.ndarray]:
