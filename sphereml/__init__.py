@@ -28,6 +28,7 @@ _SURFACE = {
     "Task": "sphereml.tasks.protocol:Task",
     "UNet": "sphereml.models.unet:UNet",
     "UserError": "sphereml.errors:UserError",
+    "Workspace": "sphereml.harmonics.workspace:Workspace",
     "compare": "sphereml.surface:compare",
     "correlation": "sphereml.surface:correlation",
     "lensing": "sphereml.lensing",

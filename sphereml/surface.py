@@ -7,7 +7,7 @@ since the wrong order gives a plausible map and a wrong answer.  Paths are strin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sphereml.config.schema import ExperimentConfig
     from sphereml.data.store import Sky
     from sphereml.evaluation.protocol import Result
+    from sphereml.harmonics.bandpowers import Bandpowers
     from sphereml.templates.marginalization import Marginalization
     from sphereml.training.predictor import Predictor
     from sphereml.training.runs import Run
@@ -274,55 +275,62 @@ def marginalize(
 
 
 def spectra(
-    maps: Maps | Sequence[Maps], mask: Maps | None = None, *, lmax: int | None = None, order: Order | None = None
-) -> np.ndarray:
-    """Auto and cross pseudo-spectra C_ell of scalar maps under one mask, divided by its mean square.
+    maps: Maps | Sequence[Maps],
+    mask: Maps | None = None,
+    *,
+    lmax: int | None = None,
+    bins: Bands | Sequence[float] | None = None,
+    order: Order | None = None,
+    **options: Any,
+) -> dict[tuple[int, int], Bandpowers]:
+    """All auto and cross spectra C_ell of maps under one mask, freed of its mode coupling, by the pair of their places.
 
     Args:
-        maps: of one sky; every column counts.
+        maps: of one sky; every field counts, scalars and polarization.
         mask: weights in 0..1; None keeps the whole sky.
-        lmax: 2 nside when None.
+        lmax: 3 nside - 1 when None.
+        bins: edges or bands; when None as wide as the multipoles that the mask keeps apart.
         order: of bare arrays, ``"ring"`` or ``"nest"``.
-
-    Returns:
-        float64 ``(n, n, lmax + 1)``, in the product of the maps' units.
+        options: ``beam``, ``purify_b``, ``templates`` and others of :func:`sphereml.harmonics.sky_spectra.spectra`.
 
     Raises:
-        UserError: an array without its order, or an unusable mask.
+        UserError: an array without its order, or an unusable mask or band.
 
     Example:
         >>> import numpy as np, sphereml as sm
-        >>> sm.spectra(np.random.default_rng(0).normal(size=3072), lmax=20, order="nest").shape
-        (1, 1, 21)
+        >>> sm.spectra(np.random.default_rng(0).normal(size=3072), lmax=20, order="nest")[0, 0]["TT"].shape
+        (19,)
     """
-    from sphereml.harmonics.spectra import fsky, masked_spectra
+    from sphereml.harmonics.sky_spectra import spectra as decoupled
 
     listed = [maps] if isinstance(maps, SkyMap | np.ndarray) else list(maps)
-    rows = np.concatenate([_nested(one, order, "a map") for one in listed], axis=1).T
-    weight = np.ones(rows.shape[1]) if mask is None else _nested(mask, order, "the mask")[:, 0]
-    grid = HealpixGrid.of_size(rows.shape[1])
-    return masked_spectra(rows, weight, lmax=grid.safe_lmax if lmax is None else lmax) / fsky(weight)
+    rows = [row for one in listed for row in _field_rows(one, order)]
+    weight = None if mask is None else _nested(mask, order, "the mask")[:, 0]
+    return decoupled(rows, weight, lmax=lmax, bins=bins, **options)
+
+
+def _field_rows(maps: Maps, order: Order | None) -> Iterator[np.ndarray]:
+    """NEST rows of every field: ``(npix,)``, ``(2, npix)`` for one with a spin; a bare array holds scalars."""
+    columns = _nested(maps, order, "a map").T
+    fields = maps.fields if isinstance(maps, SkyMap) else (Field("map"),) * len(columns)
+    first = 0
+    for one in fields:
+        yield columns[first : first + 2] if one.spin else columns[first]
+        first += one.columns
 
 
 def correlation(
-    one: Maps,
-    other: Maps,
-    mask: Maps | None = None,
-    *,
-    bands: Bands | None = None,
-    lmax: int | None = None,
-    order: Order | None = None,
-) -> np.ndarray | Mapping[str, float]:
-    """``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of two scalar maps, or its means over bands.
+    one: Maps, other: Maps, mask: Maps | None = None, *, bands: Bands, order: Order | None = None
+) -> dict[str, float]:
+    """Means over bands of ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of two scalar maps, by the band's name.
 
     Args:
         mask: weights in 0..1; None keeps the whole sky.
         bands: r is averaged over the integers of each.
-        lmax: 2 nside when None.
         order: of bare arrays.
 
-    Returns:
-        float64 ``(lmax + 1,)``, or with ``bands`` r by the name of the band.
+    Raises:
+        UserError: an array without its order, or an unusable mask.
 
     Example:
         >>> import numpy as np, sphereml as sm
@@ -331,17 +339,13 @@ def correlation(
         >>> round(r["all"], 2)
         1.0
     """
-    from sphereml.harmonics.spectra import band_mean
-    from sphereml.harmonics.spectra import correlation as ratio
+    from sphereml.harmonics.sky_spectra import correlation as of_rows
 
-    cl = spectra([one, other], mask, lmax=lmax, order=order)
-    if len(cl) != 2:
-        raise UserError(f"r is of two maps, not of {len(cl)}", "give maps of one column each")
-    r = ratio(cl[0, 1], cl[0, 0], cl[1, 1])
-    if bands is None:
-        return r
-    kept = bands.clipped(len(r) - 1)
-    return dict(zip(kept, band_mean(r, kept).tolist(), strict=True))
+    rows = [_nested(maps, order, "a map").T for maps in (one, other)]
+    if len(rows[0]) != 1 or len(rows[1]) != 1:
+        raise UserError("r is of two maps of one column each", "choose columns: maps['I'] with its order")
+    weight = None if mask is None else _nested(mask, order, "the mask")[:, 0]
+    return of_rows(rows[0][0], rows[1][0], weight, bands=bands)
 
 
 class SHT(nn.Module):

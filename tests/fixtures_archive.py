@@ -6,7 +6,7 @@ derivatives are bounded by ``sum A / s^2``, so the error of any interpolation ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from sphereml.data.channels import ChannelSource
+from sphereml.data.store import COLUMN_PER_K_KMS
 from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
@@ -179,6 +181,20 @@ def write_listed_map(path: Path, pixels: np.ndarray, values: np.ndarray, unit: s
     table.header.update({card: value for card, value in header.items() if value is not None})
     fits.HDUList([fits.PrimaryHDU(), table]).writeto(path, overwrite=True)
     return path
+
+
+def column_density(source: ChannelSource, channels: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+    """Optically thin gas column ``(npix,)`` float64 cm^-2, ``1.823e18 sum_v T_v dv`` (Dickey & Lockman 1990, eq. 3).
+
+    Args:
+        channels: which to sum; all when empty.
+    Returns:
+        NaN where any of the channels has no data.
+    """
+    total = np.zeros(HealpixGrid(source.nside).npix)
+    for channel in channels if len(channels) else range(len(source.axis)):
+        total += COLUMN_PER_K_KMS * source.axis.widths[channel] * source.read(int(channel))
+    return total
 
 
 @contextmanager

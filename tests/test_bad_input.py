@@ -261,7 +261,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "mask of another Nside": (lambda f: write_map(f / MASK, np.ones(768), ""), f"mask {MASK} has Nside 8"),
     "empty mask": (lambda f: write_map(f / MASK, np.zeros(3072), ""), f"mask {MASK} is empty"),
     "mask beyond 0..1": (lambda f: write_map(f / MASK, np.full(3072, 2.0), ""), f"mask {MASK} has values"),
-    "mask with gaps": (lambda f: write_map(f / MASK, np.r_[np.nan, np.ones(3071)], ""), f"{MASK} has 1 pixels"),
+    "mask of gaps": (lambda f: write_map(f / MASK, np.full(3072, np.nan), ""), f"mask {MASK} is empty"),
     "no mask": (lambda f: (f / MASK).unlink(), f"no file .*{MASK}"),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ import healpy
 import numpy as np
 import pytest
 from astropy.io import fits
+from fixtures_cli import REAL_SKY, needs_real_sky
 from omegaconf import OmegaConf
 
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import DataConfig, GalaxyConfig, MapField, SplitConfig
-from sphereml.data.healpix_fits import UNSEEN, file_checksum, read_healpix, read_mask
+from sphereml.data.file_checksums import file_checksum
+from sphereml.data.healpix_fits import UNSEEN, read_healpix, read_mask
 from sphereml.data.manifests import list_products, load_manifest
 from sphereml.data.prepare import prepare_healpix, prepared, store_path
 from sphereml.data.store import COLUMN_PER_K_KMS, Sky, column, open_dataset, open_store, write_store
@@ -31,8 +32,6 @@ from sphereml.sky.ordering import ring_to_nest
 
 NSIDE = 8
 GRID = HealpixGrid(NSIDE)
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 
 
 def write_table(path: Path, columns: dict[str, np.ndarray], unit: str = "cm-2", **cards: Any) -> Path:
@@ -235,7 +234,7 @@ def test_a_mask_is_read_in_nest_order(tmp_path: Path) -> None:
         (np.zeros(GRID.npix), "empty"),
         (ramp(), "0 (drop) to 1"),
         (ramp() - 1, "0 (drop) to 1"),
-        (np.full(GRID.npix, np.nan), "NaN"),
+        (np.full(GRID.npix, np.nan), "empty"),
         (np.ones(100), "100 pixels"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from fixtures_cli import GALAXY, PATCHES, Outcome, Place, done, sphereml
 
 from sphereml.config.compose import compose
-from sphereml.data.fits_files import file_checksum
+from sphereml.data.file_checksums import file_checksum
 from sphereml.training.regression import Regression
 from sphereml.training.runs import Run, find_runs
 

@@ -1,21 +1,25 @@
 """``sphereml VERB ...``: parse the line, import the verb's module, turn a UserError into one line and exit code 2.
 
-Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is
-imported here, so ``--help`` answers at once; a verb's module adds its arguments in ``add_arguments`` and works in
-``run``.
+Exit codes: 0 done; 2 the user's input is wrong; 130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1; 1 a bug (with
+its traceback).  Nothing heavy is imported here, so ``--help`` answers at once; a verb's module adds its arguments in
+``add_arguments`` and works in ``run``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
+from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
+from sphereml.cli.signals import Stopped, stoppable
 from sphereml.errors import UserError
 
 VERBS = {
@@ -25,7 +29,9 @@ VERBS = {
     "train": "train the models of an experiment",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
+    "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
+    "hough": "polarization of filaments: the rolling Hough transform of a map or of a store's channels",
     "lensing": "noise curves of CMB lensing estimators",
     "study": "train the models of an experiment and measure everything its task is judged by",
     "report": "write the HTML report of a comparison",
@@ -84,31 +90,47 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:
+        restart_in_utf8()
+    settle_environment()
+    with usable_streams():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(words: list[str]) -> int:
     # OpenMP threads that spin for long starve each other when anything else runs, and those that never spin are slow to
     # wake: a training step takes 1.6 x as long with OMP_WAIT_POLICY=PASSIVE.  torch reads this when it is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if word in VERBS), None)
     if verb in _TRAINING:
         keep_freed_memory()
     try:
-        parser = build_parser(verb)
-        options = _parse(parser, words)
-        if options.verb is None:
-            parser.print_help()
-            return 0
-        if options.verb in _TASKS:
-            _load_plugins(options.plugin)
-        options.run(options)
+        with stoppable(), _flushed():
+            parser = build_parser(verb)
+            options = _parse(parser, words)
+            if options.verb is None:
+                parser.print_help()
+                return 0
+            if options.verb in _TASKS:
+                _load_plugins(options.plugin)
+            options.run(options)
     except UserError as error:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return _interrupted(verb)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _stopped(verb, Stopped(signal.SIGINT))
+    except Stopped as stop:
+        return _stopped(verb, stop)
     return 0
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """What the block printed is out at its end, or a disc that is full is told while it still can be."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _load_plugins(files: Sequence[str]) -> None:
@@ -120,15 +142,15 @@ def _load_plugins(files: Sequence[str]) -> None:
         load_plugin(Path(file))
 
 
-def _interrupted(verb: str | None) -> int:
+def _stopped(verb: str | None, stop: Stopped) -> int:
     ways = {
         "train": "; the same line with --resume goes on",
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
     }
-    print(f"sphereml: interrupted{ways.get(verb or '', '')}", file=sys.stderr)
-    return 130
+    print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
+    return 128 + stop.number
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: b
     from sphereml.training.fit import fit_task
     from sphereml.training.lifecycle import FitOptions
 
-    tasks = [open_task(config, say) for config in configs]
-    for task in tasks:
-        task.check()
-    return [fit_task(task, FitOptions(resume, overwrite, say)) for task in tasks]
+    opened = [open_task(config, say) for config in configs]
+    for one in opened:
+        one.check()
+    return [fit_task(one, FitOptions(resume, overwrite, say)) for one in opened]

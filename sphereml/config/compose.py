@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from sphereml.config.outer_hydra import alone_in_hydra
 from sphereml.config.overrides import check_override, experiment_schema, given_keys, unknown_key
+from sphereml.config.quoting import quote_texts
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import dotted_keys, refuse_unused, used_values
@@ -33,17 +35,16 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for word in overrides:
         check_override(word)
-    ConfigStore.instance().store(name="schema", node=experiment_schema())
+    folder, schema = str(resource_folder("configs").resolve()), experiment_schema()
     try:
-        with initialize_config_dir(str(resource_folder("configs").resolve()), version_base="1.3"):
-            container = hydra_compose("config", overrides=list(overrides))
+        with alone_in_hydra(schema), initialize_config_dir(folder, version_base="1.3"):
+            container = hydra_compose("config", overrides=quote_texts(overrides, schema))
         values: Any = OmegaConf.to_container(container)
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error

@@ -29,6 +29,9 @@ class Cosmology:
     """Flat LCDM; the defaults are the Planck 2013 values of DeepCMB (arXiv:1810.01483).
 
     Not frozen, as OmegaConf takes no overrides of a frozen dataclass: nothing may change one that is shared.
+
+    Raises:
+        UserError: a value that no universe, or no recombination that CAMB knows, has.
     """
 
     H0: float = 67.94
@@ -38,6 +41,24 @@ class Cosmology:
     As: float = 2.21e-9
     ns: float = 0.9624
     mnu: float = 0.06  # sum of neutrino masses, eV
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            # CAMB takes a negative mass for none, and fails in its own words far outside.
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}={getattr(self, name):g} is impossible", f"give {low:g} to {high:g}")
+
+
+# Helium from the nucleosynthesis table of CAMB ends at ombh2 0.005 and 0.04.
+_LIMITS = {
+    "H0": (20.0, 150.0),
+    "ombh2": (0.005, 0.04),
+    "omch2": (0.001, 0.99),
+    "tau": (0.0, 0.8),
+    "As": (1e-12, 1e-6),
+    "ns": (0.2, 2.0),
+    "mnu": (0.0, 5.0),
+}
 
 
 @dataclass

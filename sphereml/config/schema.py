@@ -14,7 +14,11 @@ from sphereml.config.survey import SurveyConfig
 
 @dataclass
 class GalaxyConfig:
-    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default."""
+    """Synthetic Galaxy (``sphereml.simulate.galaxy``); 64 channels of 1.288 km/s over -64.5..17 km/s by default.
+
+    ``filaments`` is the share of the cold gas's structure, 0 to 1, that lies in filaments along its magnetic field; 0
+    leaves the gas isotropic.
+    """
 
     nside: int = 128
     seed: int = 1
@@ -23,6 +27,7 @@ class GalaxyConfig:
     channel_width: float = 1.28821496
     beam_arcmin: float = 16.2
     noise_mk: float = 43.0
+    filaments: float = 0.0
 
 
 @dataclass

@@ -9,14 +9,15 @@ a wave of multipole ell loses ``(ell h)^2 / 12`` of its amplitude on average (ne
 HI4PI's 5').  HI4PI's own HEALPix tables (:mod:`sphereml.data.hpx_tables`) need no resampling: prefer them.
 
 Where tiles overlap they are averaged, each weighted by the distance to its own edge, so that a tile has no weight left
-where it ends and no seam appears.  Weights are found once and serve all channels.  A pixel is NaN unless at least half
-of its weight falls on samples with data.
+where it ends and no seam appears.  Weights are found once, from where the tiles lie, and serve all channels.  Which
+samples have data is each channel's own matter: a pixel is NaN unless data cover half of it, where of tiles that overlap
+only those with any data there count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,19 +31,28 @@ from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 
-_LEAST_WEIGHT = 0.5
+_LEAST_AREA = 0.5
 # Directions handled at once while weights are computed.
 _CHUNK = 2**20
 
 
 @dataclass(eq=False)
 class _Placement:
-    """How one cube meets the sphere: ``weights`` CSR float32 ``(pixels.size, ny nx)`` gives the NEST ``pixels``."""
+    """How one cube meets the sphere: ``weights`` CSR float32 ``(pixels.size, ny nx)`` gives the NEST ``pixels``.
+
+    ``area`` float32 ``(pixels.size,)`` is the share of each pixel that lies within the cube.
+    """
 
     cube: CubeFile
     pixels: np.ndarray
     weights: csr_array
+    area: np.ndarray
     _latest: tuple[np.ndarray, np.ndarray] | None = None
+
+    @cached_property
+    def full(self) -> np.ndarray:
+        """What :meth:`covered` is where every sample has data."""
+        return np.asarray(self.weights.sum(axis=1), dtype=np.float32).reshape(-1)
 
     def covered(self, valid: np.ndarray) -> np.ndarray:
         """Weight on valid samples ``(ny nx,)`` bool; channels mostly share their blanks, so the latest is kept."""
@@ -70,6 +80,7 @@ class CubeChannels:
     placements: tuple[_Placement, ...]
     unit: str = "K"
     frame: str = "G"
+    _checked: list[bool] = field(default_factory=list, repr=False)
 
     @property
     def nside(self) -> int:
@@ -98,17 +109,29 @@ class CubeChannels:
             UserError: no such channel, or nothing but NaN in it.
         """
         refuse_bad_channel(channel, self)
-        total = np.zeros(self.grid.npix, dtype=np.float32)
-        weight = np.zeros(self.grid.npix, dtype=np.float32)
+        self._check_files()
+        # Sums over tiles: weighted values, their weights, the area that data cover, that of tiles with any data.
+        total, weight, area, present = np.zeros((4, self.grid.npix), dtype=np.float32)
         for placement in self.placements:
             plane = placement.cube.plane(channel).ravel()
             valid = ~np.isnan(plane)
+            covered = placement.covered(valid)
             total[placement.pixels] += placement.weights @ np.where(valid, plane, np.float32(0))
-            weight[placement.pixels] += placement.covered(valid)
-        covered = weight >= _LEAST_WEIGHT
-        values = np.divide(total, weight, out=np.full_like(total, np.nan), where=covered)
+            weight[placement.pixels] += covered
+            area[placement.pixels] += placement.area * covered / placement.full
+            present[placement.pixels] += placement.area * (covered > 0)
+        # Tiles side by side share a pixel's area; tiles one over the other have it twice.
+        known = (area >= _LEAST_AREA * np.maximum(present, 1)) & (weight > 0)
+        values = np.divide(total, weight, out=np.full_like(total, np.nan), where=known)
         refuse_empty(values, channel, self)
         return values
+
+    def _check_files(self) -> None:
+        """Checksums that cubes carry are looked at once, before the first channel is used."""
+        if not self._checked:
+            for placement in self.placements:
+                placement.cube.refuse_stale()
+            self._checked.append(True)
 
 
 def open_cubes(
@@ -136,7 +159,7 @@ def open_cubes(
     grid = HealpixGrid(nside)
     sampling = sampling_grid(grid, min(cube.pixel_size for cube in cubes))
     footprints = [_footprint(cube, sampling) for cube in cubes]
-    if not any(footprint.pixels.size for footprint in footprints):
+    if not any(footprint.pixels.size for footprint in footprints) or not any(map(_has_data, cubes)):
         raise UserError(f"{cubes[0].path.name} has no data on the sky (all blank)", "choose another file")
     tapers = np.zeros(sampling.npix)
     for footprint in footprints:
@@ -152,8 +175,7 @@ def sampling_grid(grid: HealpixGrid, pixel_size: float) -> HealpixGrid:
 
 
 def _footprint(cube: CubeFile, sampling: HealpixGrid) -> _Footprint:
-    valid = _ever_valid(cube)
-    parts = [_footprint_of(cube, sampling, pixels, valid) for pixels in _candidates(cube, sampling)]
+    parts = [_footprint_of(cube, sampling, pixels) for pixels in _candidates(cube, sampling)]
     return _Footprint(
         *(np.concatenate([getattr(part, key) for part in parts]) for key in ("pixels", "x", "y", "taper"))
     )
@@ -168,7 +190,7 @@ def _candidates(cube: CubeFile, sampling: HealpixGrid) -> list[np.ndarray]:
     return [near[i : i + _CHUNK] for i in range(0, max(1, near.size), _CHUNK)]
 
 
-def _footprint_of(cube: CubeFile, sampling: HealpixGrid, pixels: np.ndarray, valid: np.ndarray) -> _Footprint:
+def _footprint_of(cube: CubeFile, sampling: HealpixGrid, pixels: np.ndarray) -> _Footprint:
     x, y = cube.positions(np.stack(healpy.pix2vec(sampling.nside, pixels, nest=True), axis=-1))
     ny, nx = cube.shape
     # Distance to the nearest edge of the image, positive inside; NaN places compare false.
@@ -177,15 +199,16 @@ def _footprint_of(cube: CubeFile, sampling: HealpixGrid, pixels: np.ndarray, val
         edge = np.minimum(edge, np.minimum(x + 0.5, nx - 0.5 - x))
     inside = edge >= 0
     nearest = _flat_index(cube, np.rint(x[inside]).astype(np.int64), np.rint(y[inside]).astype(np.int64))
-    inside[inside] = (nearest >= 0) & valid[nearest]
+    inside[inside] = nearest >= 0
     # Half a pixel from the edge the stencil begins to miss corners; a little weight stays: it may be all there is.
     return _Footprint(pixels[inside], x[inside], y[inside], np.maximum(edge[inside] - 0.5, 0) + 1e-3)
 
 
-def _ever_valid(cube: CubeFile) -> np.ndarray:
-    """Samples ``(ny nx,)`` with data in the first, the middle or the last channel: outside is padding of the image."""
-    last = len(cube.axis) - 1
-    return np.any([~np.isnan(cube.plane(channel)) for channel in {0, last // 2, last}], axis=0).ravel()
+def _has_data(cube: CubeFile) -> bool:
+    """Whether any sample of any channel has data; the middle of the axis is where they mostly are."""
+    middle = len(cube.axis) // 2
+    channels = sorted(range(len(cube.axis)), key=lambda channel: abs(channel - middle))
+    return any(not np.isnan(cube.plane(channel)).all() for channel in channels)
 
 
 def _flat_index(cube: CubeFile, column: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -218,7 +241,7 @@ def _place(
     descendants = grids[1].npix // grids[0].npix
     parents = footprint.pixels // descendants
     pixels = parents[np.diff(parents, prepend=-1) > 0]
-    blocks = []
+    blocks, area = [], np.empty(pixels.size, dtype=np.float32)
     for first in range(0, pixels.size, _CHUNK // descendants or 1):
         chosen = pixels[first : first + (_CHUNK // descendants or 1)]
         begin, end = np.searchsorted(parents, [chosen[0], chosen[-1] + 1])
@@ -227,8 +250,9 @@ def _place(
         share = footprint.taper[part] / tapers[footprint.pixels[part]] / descendants
         weights *= share[:, None].astype(np.float32)
         starts = np.append(4 * np.searchsorted(parents[part], chosen), weights.size)
+        area[first : first + chosen.size] = np.diff(starts) / 4 / descendants
         shape = (chosen.size, cube.shape[0] * cube.shape[1])
         block = csr_array((weights.ravel(), corners.ravel(), starts), shape=shape)
         block.sum_duplicates()
         blocks.append(block)
-    return _Placement(cube, pixels, blocks[0] if len(blocks) == 1 else vstack(blocks, format="csr"))
+    return _Placement(cube, pixels, blocks[0] if len(blocks) == 1 else vstack(blocks, format="csr"), area)

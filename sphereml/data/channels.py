@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sphereml.data.fits_files import file_checksum
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.store import IN_KELVIN
 from sphereml.data.units import reconcile_units
 from sphereml.data.velocity import VelocityAxis
@@ -63,9 +63,13 @@ def find_files(folder: str | Path, pattern: str) -> list[Path]:
     return found
 
 
-def kelvin_factor(stated: str, asked: str, name: str) -> float:
-    """What turns a file's brightness into K; raises UserError when its unit is absent, unknown or no brightness."""
-    unit = reconcile_units(stated, asked, name)
+def kelvin_factor(stated: str, otherwise: str, name: str) -> float:
+    """What turns a file's brightness into K; ``otherwise`` is its unit where it states none.
+
+    Raises:
+        UserError: the unit is absent, unknown or no brightness.
+    """
+    unit = reconcile_units(stated, "" if stated.strip() else otherwise, name)
     if unit not in IN_KELVIN:
         raise UserError(f"{name} is in {unit!r}, not a brightness temperature", "give channels in K or mK")
     return IN_KELVIN[unit]

@@ -7,7 +7,6 @@ plane count from 0 at the centre of the first pixel.  Longitude may grow either 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +14,14 @@ import numpy as np
 from astropy import units
 from astropy.coordinates import CartesianRepresentation, Galactic, SkyCoord
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
 from sphereml.data.channels import kelvin_factor
-from sphereml.data.fits_files import Scaling, open_fits, refuse_compressed, refuse_truncated
+from sphereml.data.cube_headers import celestial_wcs
+from sphereml.data.fits_checksums import refuse_stale
+from sphereml.data.fits_files import FitsFile, Unit, open_fits, refuse_beyond_memory, refuse_compressed
+from sphereml.data.stored_values import Scaling
 from sphereml.data.velocity import VelocityAxis, spectral_axis_number, velocity_axis
 from sphereml.errors import UserError
 
@@ -48,7 +49,7 @@ class CubeFile:
 
     Args:
         path: the file.
-        start: byte at which the data begin.
+        unit: its header and where its data begin.
         stored: numpy type of the stored values.
         shape: ``(ny, nx)`` of a plane.
         scaling: stored to physical values.
@@ -60,7 +61,7 @@ class CubeFile:
     """
 
     path: Path
-    start: int
+    unit: Unit
     stored: np.dtype
     shape: tuple[int, int]
     scaling: Scaling
@@ -74,9 +75,14 @@ class CubeFile:
     def plane(self, channel: int) -> np.ndarray:
         """One channel, float32 ``(ny, nx)`` K, NaN where blank; reads only that plane."""
         size = self.shape[0] * self.shape[1]
-        place = self.start + channel * size * self.stored.itemsize
+        place = self.unit.start + channel * size * self.stored.itemsize
         stored = np.fromfile(self.path, dtype=self.stored, count=size, offset=place)
         return self.scaling.apply(stored.reshape(self.shape)) * np.float32(self.kelvin)
+
+    def refuse_stale(self) -> None:
+        """Raise UserError when a checksum that the cube carries is not that of its bytes; reads all of them."""
+        with open_fits(self.path):
+            refuse_stale(self.unit)
 
     @property
     def pixel_size(self) -> float:
@@ -127,19 +133,18 @@ def open_cube(path: str | Path, unsaid: UnsaidCubeCards = SILENT) -> CubeFile:
     """
     path = Path(path)
     refuse_compressed(path)
-    with open_fits(path) as hdus:
-        hdu = _first_cube(hdus, path.name)
-        refuse_truncated(path, hdu)
-        header = hdu.header
+    with open_fits(path) as file:
+        unit = _first_cube(file)
+        header = unit.header
         spectral = _spectral_axis(header, path.name)
-        wcs = _celestial(header, path.name)
+        wcs = celestial_wcs(header, path.name)
         beam = unsaid.beam_arcmin if "BMAJ" not in header else 60 * float(header["BMAJ"])
         return CubeFile(
             path=path,
-            start=hdu.fileinfo()["datLoc"],
+            unit=unit,
             stored=np.dtype({8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}[header["BITPIX"]]),
             shape=(int(header["NAXIS2"]), int(header["NAXIS1"])),
-            scaling=Scaling(header.get("BSCALE", 1.0), header.get("BZERO", 0.0), header.get("BLANK")),
+            scaling=Scaling.of_image(header),
             kelvin=kelvin_factor(str(header.get("BUNIT", "")), unsaid.unit, path.name),
             wcs=wcs,
             to_cube=_rotation(wcs, path.name),
@@ -149,16 +154,19 @@ def open_cube(path: str | Path, unsaid: UnsaidCubeCards = SILENT) -> CubeFile:
         )
 
 
-def _first_cube(hdus: fits.HDUList, name: str) -> fits.PrimaryHDU | fits.ImageHDU:
-    for hdu in hdus:
-        if isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU) and hdu.header["NAXIS"] >= 3:
-            # astropy drops these cards when it scales by itself; it has not read anything here.
-            return hdu
-    raise UserError(f"{name} holds no cube (an image of three axes)", "give a cube of sky x sky x velocity")
+def _first_cube(file: FitsFile) -> Unit:
+    for unit in file.units():
+        if unit.is_packed and unit.header.get("ZNAXIS", 3) >= 3:
+            raise UserError(f"{file.name} is compressed (fpack)", "unpack it first (funpack)")
+        if unit.is_image and unit.header["NAXIS"] >= 3:
+            unit.refuse_truncated()
+            refuse_beyond_memory(8 * unit.header["NAXIS1"] * unit.header["NAXIS2"], file.name)
+            return unit
+    raise UserError(f"{file.name} holds no cube (an image of three axes)", "give a cube of sky x sky x velocity")
 
 
 def _spectral_axis(header: fits.Header, name: str) -> int:
-    number = spectral_axis_number(header)
+    number = spectral_axis_number(header, header["NAXIS"])
     if number is None or number < 3:
         raise UserError(f"{name} has no velocity axis", "its third axis must be VRAD, VELO or FREQ (CTYPE3)")
     longer = [i for i in range(3, header["NAXIS"] + 1) if i != number and header[f"NAXIS{i}"] > 1]
@@ -167,25 +175,6 @@ def _spectral_axis(header: fits.Header, name: str) -> int:
             f"{name} has {header[f'NAXIS{longer[0]}']} values along its axis {longer[0]} as well", "choose one of them"
         )
     return number
-
-
-def _celestial(header: fits.Header, name: str) -> WCS:
-    """World coordinates of axes 1 and 2 alone: legacy spectral cards must not keep a cube from being placed."""
-    flat = header.copy()
-    for number in range(3, header["NAXIS"] + 1):
-        for key in ("NAXIS", "CTYPE", "CUNIT", "CRVAL", "CDELT", "CRPIX", "CROTA"):
-            flat.remove(f"{key}{number}", ignore_missing=True)
-    flat["NAXIS"] = 2
-    for key in ("WCSAXES", "SPECSYS", "VELREF", "RESTFREQ", "RESTFRQ"):
-        flat.remove(key, ignore_missing=True)
-    try:
-        with warnings.catch_warnings(action="ignore", category=AstropyWarning):
-            wcs = WCS(flat)
-    except Exception as error:  # wcslib has a dozen exceptions of its own, without a common base
-        raise UserError(f"the sky coordinates of {name} are not understood ({error})", "mend its header") from None
-    if not wcs.has_celestial or wcs.naxis != 2:
-        raise UserError(f"{name} has no sky coordinates on its first two axes", "give a cube of sky x sky x velocity")
-    return wcs
 
 
 def _rotation(wcs: WCS, name: str) -> np.ndarray:

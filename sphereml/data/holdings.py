@@ -64,7 +64,7 @@ class Holdings:
         """Every pinned file; raises UserError when the list of pins is damaged."""
         path = self.folder / PINS
         try:
-            entries = json.loads(path.read_text()) if path.exists() else {}
+            entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             return {name: Pin(**entry) for name, entry in entries.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             raise UserError(f"{path} is damaged", "mend its JSON, or remove it to pin the files anew") from None

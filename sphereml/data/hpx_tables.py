@@ -9,7 +9,6 @@ in the pass of the first block.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +17,13 @@ from typing import Any
 
 import healpy
 import numpy as np
-from astropy.io import fits
 
 from sphereml.data.channels import checksums, kelvin_factor, refuse_bad_channel, refuse_empty
-from sphereml.data.fits_files import Scaling, first_table, galactic_frame, is_nested, open_fits, refuse_compressed
-from sphereml.data.healpix_fits import refuse_bad_pixels
+from sphereml.data.fits_cards import galactic_frame, integer_card, is_nested
+from sphereml.data.fits_checksums import refuse_stale
+from sphereml.data.fits_files import open_fits, refuse_beyond_memory, refuse_compressed
+from sphereml.data.fits_tables import BinaryTable, read_layout
+from sphereml.data.healpix_tables import refuse_bad_pixels
 from sphereml.data.pixel_order import refuse_wrong_order
 from sphereml.data.velocity import VelocityAxis, spectral_axis_number, velocity_axis
 from sphereml.errors import UserError
@@ -34,7 +35,6 @@ PIXELS, SPECTRUM = "HPXINDEX", "DATA"
 BLOCK_BYTES = 512 * 2**20
 # Rows handled at once: a quarter of a million spectra of one block are some tens of MB.
 _ROWS = 2**18
-_STORED = {"E": ">f4", "D": ">f8", "I": ">i2", "J": ">i4", "K": ">i8"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TableDefaults:
         nside: 0 when not known; a file that says another is refused.
         order: RING or NESTED.
         frame: a COORDSYS value.
-        unit: K or mK; must agree with the file's when it says one.
+        unit: K or mK.
         axis: the velocity axis, used where neither header has one.
         velocity_frame: the frame of a velocity axis that does not say it, ``"LSRK"``.
         beam_arcmin: full width at half maximum.
@@ -75,35 +75,30 @@ HI4PI = TableDefaults(
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Where one file keeps its rows, and what they mean; no data."""
+    """One file's rows and what they mean; ``pixel_column`` and ``spectrum_column`` are numbers of its columns."""
 
     path: Path
-    start: int
-    rows: int
-    row_bytes: int
-    pixel_layout: tuple[str, int]
-    spectrum_layout: tuple[str, int]
-    scaling: Scaling
+    layout: BinaryTable
+    pixel_column: int
+    spectrum_column: int
     kelvin: float
     nside: int
     nested: bool
     axis: VelocityAxis
 
+    @property
+    def rows(self) -> int:
+        return self.layout.rows
+
     def pixels(self) -> np.ndarray:
         """``(rows,)`` int64, in the file's own order."""
-        stored, offset = self.pixel_layout
-        return np.asarray(self._column(stored, offset, ()), dtype=np.int64)
+        return self.layout.integers(self.pixel_column)
 
-    def spectra(self, first: int, last: int) -> np.ndarray:
-        """Channels ``first`` to ``last`` (not included) of all rows, memory-mapped: ``(rows, channels)`` as stored."""
-        stored, offset = self.spectrum_layout
-        return self._column(stored, offset + first * np.dtype(stored).itemsize, (last - first,))
-
-    def _column(self, stored: str, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-        layout = np.dtype(
-            {"names": ["x"], "formats": [(stored, shape)], "offsets": [offset], "itemsize": self.row_bytes}
-        )
-        return np.memmap(self.path, dtype=layout, mode="r", offset=self.start, shape=(self.rows,))["x"]
+    def brightness(self, rows: slice, first: int, last: int) -> np.ndarray:
+        """Channels ``first`` to ``last`` (not included) of some rows, float32 ``(rows, channels)`` K."""
+        stored = self.layout.stored(self.spectrum_column, first, last)[rows]
+        scaling = self.layout.columns[self.spectrum_column].scaling
+        return scaling.apply(stored) * np.float32(self.kelvin)
 
 
 @dataclass(eq=False)
@@ -143,11 +138,6 @@ class HpxTables:
     def files(self) -> dict[str, str]:
         return checksums([table.path for table in self.tables])
 
-    @property
-    def missing(self) -> int:
-        """Number of pixels that no file has; takes a pass over the files when nothing was read yet."""
-        return HealpixGrid(self.nside).npix - sum(pixels.size for pixels in self._pixels)
-
     def read(self, channel: int) -> np.ndarray:
         """One channel, float32 ``(npix,)`` NEST, K, NaN where no file has the pixel.
 
@@ -174,10 +164,9 @@ class HpxTables:
         unseen = "_pixels" not in self.__dict__
         values = np.full((HealpixGrid(self.nside).npix, last - first), np.nan, dtype=np.float32)
         for table, pixels in zip(self.tables, self._pixels, strict=True):
-            spectra = table.spectra(first, last)
             for start in range(0, table.rows, _ROWS):
                 rows = slice(start, start + _ROWS)
-                values[pixels[rows]] = table.scaling.apply(spectra[rows]) * np.float32(table.kelvin)
+                values[pixels[rows]] = table.brightness(rows, first, last)
         if unseen:
             self._refuse_wrong_order(values)
         return _Block(first, last, values)
@@ -189,6 +178,8 @@ class HpxTables:
         seen = np.zeros(grid.npix, dtype=bool)
         found = []
         for table in self.tables:
+            with open_fits(table.path):
+                refuse_stale(table.layout.unit)
             pixels = table.pixels()
             refuse_bad_pixels(pixels, grid, table.path.name)
             nest = pixels if table.nested else healpy.ring2nest(grid.nside, pixels)
@@ -229,43 +220,41 @@ def open_hpx_tables(
 
 def _open(path: Path, defaults: TableDefaults) -> _Table:
     refuse_compressed(path)
-    with open_fits(path) as hdus:
-        hdu, name = first_table(hdus, path), path.name
-        # What holds for the whole file may stand in its primary header alone.
-        header = ChainMap(hdu.header, hdus[0].header)
-        pixel, spectrum = _layout(hdu, PIXELS, name), _layout(hdu, SPECTRUM, name)
-        column = hdu.columns[SPECTRUM]
-        number = hdu.columns.names.index(column.name) + 1
+    with open_fits(path) as file:
+        layout, name = read_layout(file.table()), path.name
+        header = layout.header
+        number = _column(layout, SPECTRUM, "EDIJK")
+        column = layout.columns[number]
         galactic_frame(header, name, defaults.frame)
+        nside = _nside(header, defaults.nside, name)
+        refuse_beyond_memory(8 * HealpixGrid(nside).npix, name)
         return _Table(
             path=path,
-            start=hdu.fileinfo()["datLoc"],
-            rows=int(header["NAXIS2"]),
-            row_bytes=int(header["NAXIS1"]),
-            pixel_layout=pixel[:2],
-            spectrum_layout=spectrum[:2],
-            scaling=Scaling(column.bscale or 1.0, column.bzero or 0.0, column.null),
+            layout=layout,
+            pixel_column=_column(layout, PIXELS, "IJK"),
+            spectrum_column=number,
             kelvin=kelvin_factor(column.unit or str(header.get("BUNIT", "")), defaults.unit, name),
-            nside=_nside(header, defaults.nside, name),
+            nside=nside,
             nested=is_nested(header, name, defaults.order),
-            axis=_axis(header, spectrum[2], defaults, number, name),
+            axis=_axis(header, column.repeat, defaults, number + 1, name),
         )
 
 
-def _layout(hdu: fits.BinTableHDU, column: str, name: str) -> tuple[str, int, int]:
-    """Stored type, offset in the row (bytes) and number of values of a column."""
-    if column not in hdu.columns.names:
-        raise UserError(f"{name} has no column {column}", f"its columns are {', '.join(hdu.columns.names)}")
-    form = hdu.columns[column].format.strip()
-    repeat, kind = form[:-1] or "1", form[-1]
-    if kind not in _STORED or not repeat.isdigit() or (column == PIXELS and repeat != "1"):
-        raise UserError(f"column {column} of {name} has the unexpected format {form}", "fetch the file again")
-    record = hdu.columns.dtype.fields
-    return _STORED[kind], int(record[column][1]), int(repeat)
+def _column(layout: BinaryTable, title: str, kinds: str) -> int:
+    """The number of the column of that name and of one of those types."""
+    name = layout.name
+    if title not in layout.names:
+        raise UserError(f"{name} has no column {title}", f"its columns are {', '.join(layout.names)}")
+    number = layout.names.index(title)
+    column = layout.columns[number]
+    if column.kind not in kinds or (title == PIXELS and column.repeat != 1):
+        form = f"{column.repeat}{column.kind}"
+        raise UserError(f"column {title} of {name} has the unexpected format {form}", "fetch the file again")
+    return number
 
 
 def _nside(header: Mapping[str, Any], expected: int, name: str) -> int:
-    stated = int(header.get("NSIDE", expected))
+    stated = integer_card(header, "NSIDE", name, (0, 2**29), expected)
     if not stated:
         raise UserError(f"{name} does not say its Nside", "give it to the reader, or add the NSIDE card")
     if expected and stated != expected:

@@ -154,7 +154,7 @@ def find_products(names: Sequence[str], folder: Path | None = None) -> list[Prod
 def load_manifest(path: Path) -> list[Product]:
     """Products of one file ``{products: [...]}``; raises UserError naming the file when it breaks the schema."""
     try:
-        described = yaml.safe_load(path.read_text())
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
         _require(
             isinstance(described, dict) and set(described) == {"products"}, "the top level", "not {products: [...]}"
         )

@@ -55,7 +55,7 @@ class Partial:
     def version(self) -> Version | None:
         """What the bytes are of, if that is known."""
         try:
-            return Version(**json.loads(self.record.read_text()))
+            return Version(**json.loads(self.record.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 

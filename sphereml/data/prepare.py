@@ -17,7 +17,8 @@ import numpy as np
 
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, MapField
-from sphereml.data.healpix_fits import HealpixMaps, file_checksum, read_healpix
+from sphereml.data.file_checksums import file_checksum
+from sphereml.data.healpix_fits import HealpixMaps, read_healpix
 from sphereml.data.holdings import SAMPLE_VARIABLE
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
 from sphereml.data.survey_sources import identify_files

@@ -21,7 +21,7 @@ from sphereml.data.survey_sources import SkyMap
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.masks import apodize, regrade, regrade_mask, to_galactic
+from sphereml.sky.masks import apodize, regrade, regrade_weights, to_galactic
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +67,27 @@ def context_name(channel: int) -> str:
 def combine_mask(stage: StagedMaps, made: Preparation, mask: SkyMap | None) -> np.ndarray | None:
     """The survey's mask without the pixels that lack data, apodized: float32 ``(npix,)``; None when all is kept.
 
+    A mask that is apodized already keeps its weights.
+
     Raises:
         UserError: nothing is left.
     """
-    keep = np.ones(made.grid.npix, dtype=bool)
+    weights, keep = np.ones(made.grid.npix), np.ones(made.grid.npix, dtype=bool)
     if mask is not None:
-        keep = regrade_mask(to_galactic(mask.values, mask.frame), made.grid)
+        weights = regrade_weights(to_galactic(mask.values, mask.frame), made.grid)
+        keep = weights > 0
     for name in [*made.channels, *made.units]:
         gaps = stage.get(name).gaps
         if gaps.size:
             missing = np.zeros(HealpixGrid(made.source_of(name).kind.nside).npix, dtype=np.float32)
             missing[gaps] = 1
             keep &= ~(regrade(missing, made.grid) > 0)
-    if keep.all():
+    if (weights * keep == 1).all():
         return None
     if not keep.any():
         raise UserError("the mask and the missing pixels leave no sky", "choose another mask, or complete the files")
     width = made.config.mask.apodization if made.config.mask else 0.0
-    return apodize(keep, made.grid, width).astype(np.float32)
+    return (weights * apodize(keep, made.grid, width)).astype(np.float32)
 
 
 def sky_without_inputs(stage: StagedMaps, made: Preparation, weight: np.ndarray | None) -> Sky:

@@ -7,7 +7,6 @@ of samples of their bytes: a cube of 33 GiB is not read twice for its name.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +17,16 @@ from sphereml.config.schema import DataConfig
 from sphereml.config.survey import CubeConfig, SurveyConfig, SurveyMap, SurveyMask, check_survey
 from sphereml.data.car_cubes import open_cubes
 from sphereml.data.channels import ChannelSource, find_files
+from sphereml.data.column_names import ColumnReference, parse_reference
 from sphereml.data.cube_files import UnsaidCubeCards
-from sphereml.data.fits_files import open_table
-from sphereml.data.healpix_fits import UnsaidCards, read_healpix
+from sphereml.data.file_checksums import sampled_digest
+from sphereml.data.healpix_fits import UnsaidCards, read_healpix, read_sky_weights
 from sphereml.data.holdings import Holdings, open_holdings
 from sphereml.data.hpx_tables import HI4PI, open_hpx_tables
 from sphereml.data.manifests import Product, find_products
 from sphereml.data.unit_conversion import conversion_factor
 from sphereml.data.units import parse_unit
 from sphereml.errors import UserError
-
-_SAMPLES, _SAMPLE_BYTES = 32, 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +51,9 @@ class MapFile:
         """Raises UserError as ``read_healpix``, or when the unit cannot be converted."""
         config = self.config
         unsaid = UnsaidCards(config.order, config.frame)
-        column = column_number(self.path, config.column)
-        maps = read_healpix(self.path, [column], config.unit, True, unsaid, any_frame=True)
+        maps = read_healpix(_columns(self.path, config), (), config.unit, True, unsaid, any_frame=True)
+        if maps.values.shape[1] != 1:
+            raise UserError(f"{self.path.name} is asked for several columns", "name one")
         unit = parse_unit(config.convert_to) if config.convert_to else maps.unit
         factor = conversion_factor(maps.unit, unit, config.frequency_ghz)
         values = (factor * maps.values[:, 0]).astype(np.float32)
@@ -69,14 +68,10 @@ class MaskFile:
     config: SurveyMask
 
     def read(self) -> SkyMap:
-        """Weights 0..1, unlisted pixels 0; raises UserError as ``read_healpix``, or for values outside of 0..1."""
+        """Weights 0..1, missing pixels 0; raises UserError as ``read_weights``."""
         unsaid = UnsaidCards(self.config.order, self.config.frame)
-        column = column_number(self.path, self.config.column)
-        maps = read_healpix(self.path, [column], "1", True, unsaid, any_frame=True)
-        values = np.nan_to_num(maps.values[:, 0], nan=0.0)
-        if maps.unit or values.min() < 0 or values.max() > 1:
-            raise UserError(f"{self.path.name} is no mask", "a mask holds 0 (drop) to 1 (keep)")
-        return SkyMap(self.path.name, values.astype(np.float32), "", maps.frame, None)
+        mask = read_sky_weights(_columns(self.path, self.config), None, unsaid, any_frame=True)
+        return SkyMap(self.path.name, mask.values.astype(np.float32), "", mask.frame, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,31 +127,6 @@ def identify_files(data: DataConfig) -> dict[str, str]:
     return {path.name: pins[path.name].checksum if path.name in pins else sampled_digest(path) for path in paths}
 
 
-def sampled_digest(path: Path) -> str:
-    """``sampled:`` and the SHA-256 of a file's size and of 32 pieces of 64 KiB from its start to its end."""
-    try:
-        size = path.stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with path.open("rb") as stream:
-            for place in np.unique(np.linspace(0, max(0, size - _SAMPLE_BYTES), _SAMPLES).astype(np.int64)):
-                stream.seek(int(place))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror or error})", "check the file") from None
-    return f"sampled:{digest.hexdigest()}"
-
-
-def column_number(path: Path, column: str) -> int:
-    """The number (from 0) of a column given by its name or its number; raises UserError when there is none."""
-    if column.isdigit():
-        return int(column)
-    with open_table(path) as table:
-        names = [str(name).upper() for name in table.columns.names]
-    if column.upper() not in names:
-        raise UserError(f"{path.name} has no column {column}", f"its columns are {', '.join(names)}")
-    return names.index(column.upper())
-
-
 def _survey(data: DataConfig) -> SurveyConfig:
     check_survey(data.survey)
     assert data.survey is not None
@@ -167,8 +137,16 @@ def _holdings(data: DataConfig) -> Holdings:
     return open_holdings(Path(data.folder) if data.folder else None)
 
 
+def _columns(path: Path, one: SurveyMap | SurveyMask) -> ColumnReference:
+    """The column that the file's configured name (``FILE[NAME]``) chooses, or else the key ``column``."""
+    asked = ColumnReference(path) if path.name == Path(one.file).name else parse_reference(one.file)
+    by_key = f"#{one.column}" if one.column.isdigit() else one.column
+    return replace(asked, path=path, columns=asked.columns or (by_key,))
+
+
 def _find(name: str, holdings: Holdings) -> Path:
-    path = holdings.find(str(Path(name).expanduser()))
+    """The file called so, or the one that ``FILE[NAME]`` is of."""
+    path = holdings.find(str(Path(name).expanduser())) or holdings.find(str(parse_reference(name).path))
     if path is None:
         raise UserError(
             f"{name} is not in {holdings.folder}", "bring it with `sphereml data fetch`, or give data.folder=PATH"

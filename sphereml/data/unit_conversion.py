@@ -12,8 +12,10 @@ from scipy.constants import c, h, k
 from sphereml.errors import UserError
 
 CMB_TEMPERATURE = 2.7255
-_PREFIX = {"uK_RJ": 1e-6, "uK_CMB": 1e-6, "K_CMB": 1.0, "K": 1.0, "mK": 1e-3}
-_MEGAJANSKY = 1e-20
+_PREFIX = {"uK_RJ": 1e-6, "uK_CMB": 1e-6, "mK_CMB": 1e-3, "K_CMB": 1.0, "K": 1.0, "mK": 1e-3}
+_THERMODYNAMIC = {"uK_CMB", "mK_CMB", "K_CMB"}
+# W m^-2 Hz^-1 sr^-1.
+_INTENSITIES = {"MJy/sr": 1e-20, "kJy/sr": 1e-23, "Jy/sr": 1e-26}
 
 
 def conversion_factor(unit: str, wanted: str, frequency_ghz: float = 0.0) -> float:
@@ -24,9 +26,11 @@ def conversion_factor(unit: str, wanted: str, frequency_ghz: float = 0.0) -> flo
     """
     if unit == wanted:
         return 1.0
-    if {unit, wanted} <= {"K", "mK", "uK_RJ"} or {unit, wanted} <= {"uK_CMB", "K_CMB"}:
+    if {unit, wanted} <= {"K", "mK", "uK_RJ"} or {unit, wanted} <= _THERMODYNAMIC:
         return _PREFIX[unit] / _PREFIX[wanted]
-    if not {unit, wanted} <= {*_PREFIX, "MJy/sr"}:
+    if {unit, wanted} <= set(_INTENSITIES):
+        return _INTENSITIES[unit] / _INTENSITIES[wanted]
+    if not {unit, wanted} <= {*_PREFIX, *_INTENSITIES}:
         raise UserError(f"{unit or 'a pure number'} cannot become {wanted}", "choose another convert_to, or none")
     if frequency_ghz <= 0:
         raise UserError(f"{unit} becomes {wanted} only at a frequency", "give frequency_ghz")
@@ -35,10 +39,10 @@ def conversion_factor(unit: str, wanted: str, frequency_ghz: float = 0.0) -> flo
 
 def _intensity(unit: str, frequency: float) -> float:
     """One of ``unit`` in W m^-2 Hz^-1 sr^-1."""
-    if unit == "MJy/sr":
-        return _MEGAJANSKY
+    if unit in _INTENSITIES:
+        return _INTENSITIES[unit]
     rayleigh_jeans = 2 * k * (frequency / c) ** 2
-    if unit not in ("uK_CMB", "K_CMB"):
+    if unit not in _THERMODYNAMIC:
         return float(rayleigh_jeans * _PREFIX[unit])
     x = h * frequency / (k * CMB_TEMPERATURE)
     return float(rayleigh_jeans * _PREFIX[unit] * x**2 * np.exp(x) / np.expm1(x) ** 2)

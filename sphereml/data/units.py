@@ -12,18 +12,26 @@ import re
 from sphereml.errors import UserError
 
 _KELVIN = r"k(?:elvin)?"
+_MILLI = r"(?:m|milli)"
 _MICRO = r"(?:u|µ|μ|mu|\\mu|micro)"
-_CMB = r"(?:cmb|thermo)"
+_CMB = r"(?:cmb|,?thermo(?:dynamic)?)"
+_RJ = r"(?:rj|antenna)"
 
 # Matched against the text without blanks, brackets, "_", "^", "*" and "."; the order does not matter.
 _SPELLINGS: dict[str, str] = {
-    "K": r"K|Kelvin|kelvin",
-    "mK": r"mK|milliK|milliKelvin",
+    "K": rf"K|Kelvin|kelvin|K(?i:{_RJ}|tb|tmb)",
+    "mK": rf"mK|milliK|milliKelvin|mK(?i:{_RJ})",
     "uK": rf"(?i:{_MICRO}{_KELVIN})",
     "K_CMB": rf"(?i:{_KELVIN}{_CMB})",
     "uK_CMB": rf"(?i:{_MICRO}{_KELVIN}{_CMB})",
-    "uK_RJ": rf"(?i:{_MICRO}{_KELVIN}(?:rj|antenna))",
+    "mK_CMB": rf"(?:{_MILLI}(?i:{_KELVIN}{_CMB}))",
+    "uK_RJ": rf"(?i:{_MICRO}{_KELVIN}{_RJ})",
     "MJy/sr": r"MJy(?:/sr|sr-1)",
+    "kJy/sr": r"kJy(?:/sr|sr-1)",
+    "Jy/sr": r"Jy(?:/sr|sr-1)",
+    # Rayleighs of H-alpha, and magnitudes of reddening.
+    "R": r"R|(?i:rayleighs?)",
+    "mag": r"(?i:mag(?:nitudes?)?)",
     "cm^-2": r"(?i:(?:1|atoms|h)?(?:/cm2|cm-2))",
     "K km/s": r"Kkm(?:/s|s-1)",
     # Planck's masks say "none".
@@ -57,10 +65,16 @@ def reconcile_units(stated: str, asked: str, name: str) -> str:
         UserError: neither says a unit, they disagree, or the unit is unknown or a bare ``uK``.
     """
     if not stated.strip() and not asked.strip():
-        raise UserError(f"{name} states no unit", "give it in the configuration, e.g. `unit: uK_RJ`")
+        raise UserError(
+            f"{name} states no unit",
+            "give it: `unit: uK_RJ` in a configuration, --unit or --template-unit on the command line",
+        )
     said = {parse_unit(text) for text in (stated, asked) if text.strip()}
     if said == {"uK"}:
-        raise UserError(f"{name} says uK but not which temperature", "give `unit: uK_CMB` or `unit: uK_RJ`")
+        raise UserError(
+            f"{name} says uK but not which temperature",
+            "give `unit: uK_CMB` or `unit: uK_RJ` in a configuration, --unit or --template-unit on the command line",
+        )
     if "uK" in said and said & {"uK_CMB", "uK_RJ"}:
         said.remove("uK")
     if len(said) > 1:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.data.cube_headers import matrix_elements
 from sphereml.errors import UserError
 
 SPEED_OF_LIGHT = 299_792.458  # km/s
@@ -125,7 +126,7 @@ class VelocityAxis:
 
 @dataclass(frozen=True)
 class _SpectralCards:
-    """One axis of a header as it stands there: CTYPE, CUNIT, CRPIX, CRVAL, CDELT."""
+    """One axis of a header as it stands there: CTYPE, CUNIT, CRPIX, CRVAL, and the step along it."""
 
     kind: str
     unit: str
@@ -134,9 +135,9 @@ class _SpectralCards:
     step: float
 
 
-def spectral_axis_number(header: Mapping[str, Any]) -> int | None:
-    """Which image axis (from 1) is spectral by its CTYPE, or None."""
-    for number in range(1, 10):
+def spectral_axis_number(header: Mapping[str, Any], axes: int = 9) -> int | None:
+    """Which of the first ``axes`` image axes (from 1) is spectral by its CTYPE, or None."""
+    for number in range(1, axes + 1):
         if str(header.get(f"CTYPE{number}", "")).strip().upper().split("-")[0] in _KINDS:
             return number
     return None
@@ -180,12 +181,24 @@ def _spectral_cards(header: Mapping[str, Any], name: str, column: int) -> _Spect
         keys = [f"1{key}{column}" for key in ("CTYP", "CUNI", "CRPX", "CRVL", "CDLT")]
     if keys[0] not in header:
         raise UserError(f"{name} has no velocity axis", "give the axis, or a file with CTYPE3 VRAD, VELO or FREQ")
-    absent = [key for key in keys[2:] if key not in header]
-    if absent:
+    step = _step(header, number, keys[4])
+    absent = [key for key in keys[2:4] if key not in header] + ([keys[4]] if step is None else [])
+    if absent or step is None:
         raise UserError(f"{name} has a velocity axis without {absent[0]}", "add the card, or fetch the file again")
     kind, unit = (str(header.get(key, "")).strip() for key in keys[:2])
-    pixel, value, step = (float(header[key]) for key in keys[2:])
-    return _SpectralCards(kind.upper(), unit, pixel, value, step)
+    return _SpectralCards(kind.upper(), unit, float(header[keys[2]]), float(header[keys[3]]), step)
+
+
+def _step(header: Mapping[str, Any], number: int | None, delta: str) -> float | None:
+    """The step a pixel: CDi_i, or CDELTi (1 beside a PC matrix) times PCi_i; None where none of them stands there."""
+    matrix = {} if number is None else matrix_elements(header)
+    turned = matrix.get(("CD", number, number)) if number else None
+    if turned is not None:
+        return turned
+    scale = matrix.get(("PC", number, number)) if number else None
+    if delta not in header:
+        return scale
+    return float(header[delta]) * (1.0 if scale is None else scale)
 
 
 def _refuse_other_frames(header: Mapping[str, Any], kind: str, frame: str, name: str) -> None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pooch
-
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.holdings import Holdings
 from sphereml.data.manifests import UNKNOWN, Product, ProductFile
 from sphereml.errors import UserError
@@ -48,7 +47,7 @@ def inspect(path: Path, file: ProductFile, holdings: Holdings) -> Finding:
             return Finding(file.name, "wrong", path, fault=fault)
         expected, sure = holdings.expected(file)
         algorithm = "sha256" if expected == UNKNOWN else expected.partition(":")[0]
-        checksum = f"{algorithm}:{pooch.file_hash(str(path), algorithm)}"
+        checksum = f"{algorithm}:{file_checksum(path, algorithm)}"
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})", "mend its permissions or its disc") from None
     if expected in (UNKNOWN, checksum):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import secrets
 from pathlib import Path
 
 from sphereml.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes, mend: str = "choose a folder you may write to") -> Path:
-    """Write a whole file or nothing: a temporary sibling first, then a rename.
+    """Write a whole file or nothing: a temporary sibling first, then a rename.  Permissions follow the umask.
 
     Raises:
         UserError: the folder cannot be made or written; it says ``mend``.
@@ -17,10 +18,11 @@ def write_atomically(path: Path, content: bytes, mend: str = "choose a folder yo
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        # Opened by hand, as tempfile's files are for their owner alone whatever the umask says.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})", mend) from None

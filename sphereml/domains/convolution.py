@@ -125,8 +125,8 @@ class _Convolution(torch.autograd.Function):
         y = x.new_empty(*x.shape[:2], len(bias))
 
         def work(share: Sequence[_Task]) -> None:
-            for task in share:
-                task.piece.apply(task.rows(x), kernel, bias, task.rows(y))
+            for part in share:
+                part.piece.apply(part.rows(x), kernel, bias, part.rows(y))
 
         _share(work, layout, x, kernel, max(x.shape[-1], len(bias)))
         return y
@@ -141,9 +141,9 @@ class _Convolution(torch.autograd.Function):
 
         def work(share: Sequence[_Task]) -> list[Gradients]:
             own, done = torch.zeros_like(kernel), []
-            for task in share:
-                sums = Gradients(None if grad_x is None else task.rows(grad_x), own)
-                task.piece.pull_back(task.rows(x), task.rows(grad), kernel, sums)
+            for part in share:
+                sums = Gradients(None if grad_x is None else part.rows(grad_x), own)
+                part.piece.pull_back(part.rows(x), part.rows(grad), kernel, sums)
                 done.append(sums)
             return done
 

@@ -15,10 +15,15 @@ import numpy as np
 
 from sphereml.sky.ordering import nest_to_ring_index
 
+# Thousands of threads exhaust the process's memory, and it dies without a word.
+_MOST_THREADS = 512
+
 
 def threads() -> int:
-    """Threads given to ducc0: ``OMP_NUM_THREADS`` when set, else all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or (os.cpu_count() or 1)
+    """Threads given to ducc0: ``OMP_NUM_THREADS`` when it is a number (or a list, ``4,2``), else all cores."""
+    stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    number = int(stated) if stated.isascii() and stated.isdigit() else 0
+    return min(number, _MOST_THREADS) or os.cpu_count() or 1
 
 
 @lru_cache(maxsize=16)

@@ -11,29 +11,13 @@ Conventions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import ducc0
 import numpy as np
 
 from sphereml.harmonics.rings import threads
+from sphereml.harmonics.wigner_d import Quadrature, quadrature
 
-
-@dataclass(frozen=True, eq=False)
-class Quadrature:
-    """Gauss-Legendre nodes ``theta`` (radians) and weights of ``dcos``, each ``(node,)``; the weights add up to 2."""
-
-    theta: np.ndarray
-    weights: np.ndarray
-
-
-@lru_cache(maxsize=4)
-def quadrature(degree: int) -> Quadrature:
-    """The smallest quadrature that is exact for polynomials of ``degree`` in ``cos(theta)``."""
-    nodes = degree // 2 + 1
-    theta = np.asarray(ducc0.misc.GL_thetas(nodes))
-    return Quadrature(theta, np.asarray(ducc0.misc.GL_weights(nodes, 1)) / (2 * np.pi))
+__all__ = ["Quadrature", "quadrature", "wigner_integrals", "wigner_series"]
 
 
 def wigner_series(coefficients: np.ndarray, nodes: Quadrature, m: int, s: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
 from sphereml.domains.channels import Channels
 from sphereml.models.baselines import PointwiseLinear
+from sphereml.models.precision import single_precision
 from sphereml.models.resunet import ResUNet
 from sphereml.models.unet import UNet
 
@@ -18,7 +19,8 @@ NETWORKS: dict[str, type[UNet] | type[ResUNet]] = {"unet": UNet, "resunet": ResU
 def build(config: ModelConfig, domain: Domain, channels_in: int | Channels, channels_out: int | Channels) -> Network:
     """A network that starts at zero when it corrects a first guess (form ``physical``)."""
     zero = config.form == "physical"
-    return NETWORKS[config.arch](domain, channels_in, channels_out, zero_output=zero, **options(config))
+    with single_precision():
+        return NETWORKS[config.arch](domain, channels_in, channels_out, zero_output=zero, **options(config))
 
 
 def options(config: ModelConfig) -> dict[str, Any]:

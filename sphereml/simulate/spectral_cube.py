@@ -7,33 +7,14 @@ Channels are ``(npix,)`` NEST maps, made one at a time so that memory does not g
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import erf
 
+from sphereml.data.velocity import VelocityAxis
 from sphereml.simulate.phases import PhaseSky
 
 COLUMN_PER_BRIGHTNESS = 1.823e18  # cm^-2 per K km/s
-
-
-@dataclass(frozen=True)
-class VelocityAxis:
-    """Uniform channels: lower edge of the first and common width, km/s."""
-
-    start: float
-    width: float
-    channels: int
-
-    @property
-    def edges(self) -> np.ndarray:
-        """Channel edges, ``(channels + 1,)`` km/s."""
-        return self.start + self.width * np.arange(self.channels + 1)
-
-    @property
-    def centres(self) -> np.ndarray:
-        """Channel centres, ``(channels,)`` km/s."""
-        return self.start + self.width * (np.arange(self.channels) + 0.5)
 
 
 def gas_below(skies: Sequence[PhaseSky], velocity: float) -> np.ndarray:
@@ -50,8 +31,8 @@ def channel_maps(skies: Sequence[PhaseSky], axis: VelocityAxis) -> Iterator[np.n
 
     The difference of cumulative profiles at the channel's edges conserves the flux whatever the line width.
     """
-    lower = gas_below(skies, axis.start)
-    for edge in axis.edges[1:]:
+    lower = gas_below(skies, axis.edges[0])
+    for edge, width in zip(axis.edges[1:], axis.widths, strict=True):
         upper = gas_below(skies, edge)
-        yield (upper - lower) / (COLUMN_PER_BRIGHTNESS * axis.width)
+        yield (upper - lower) / (COLUMN_PER_BRIGHTNESS * width)
         lower = upper

@@ -123,6 +123,14 @@ class SkyMap:
         return f"<p>{self!r}</p><table><tr><th>map</th><th>least</th><th>largest</th></tr>{rows}</table>"
 
 
+def nest_rows(maps: SkyMap | np.ndarray) -> np.ndarray:
+    """Rows in NEST order, ``(npix,)`` of one column, else ``(columns, npix)``; a bare array is taken as it is."""
+    if not isinstance(maps, SkyMap):
+        return np.asarray(maps)
+    rows = maps.nested().values.T
+    return rows[0] if len(rows) == 1 else rows
+
+
 def replace_values(maps: SkyMap, values: np.ndarray, order: Order) -> SkyMap:
     """The same fields with other values."""
     return SkyMap(values, maps.fields, order, maps.frame, maps.header)

@@ -97,6 +97,13 @@ def regrade_mask(mask: np.ndarray, grid: HealpixGrid) -> np.ndarray:
     return regrade(np.asarray(mask, dtype=np.float64), grid) > 0.5
 
 
+def regrade_weights(weights: np.ndarray, grid: HealpixGrid) -> np.ndarray:
+    """A mask at another Nside, float64 ``(npix,)``: 0 and 1 stay so (:func:`regrade_mask`), weights are averaged."""
+    if np.isin(weights, (0, 1)).all():
+        return regrade_mask(weights, grid).astype(np.float64)
+    return regrade(np.asarray(weights, dtype=np.float64), grid)
+
+
 def regrade(values: np.ndarray, grid: HealpixGrid) -> np.ndarray:
     """Means over the children of each pixel, or copies into them: float ``(npix,)`` NEST."""
     old = HealpixGrid.of_size(values.size)

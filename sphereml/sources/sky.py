@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
-from sphereml.data.healpix_fits import file_checksum
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
 from sphereml.data.splits import Split, build_split, split_files
 from sphereml.data.store import Sky, open_store

@@ -19,7 +19,7 @@ import torch
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import check_resolution
-from sphereml.data.fits_files import file_checksum
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.splits import Split, write_split
 from sphereml.data.store import Sky
 from sphereml.domains import Domain, FlatPatch, HealpixSky

@@ -23,13 +23,10 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
@@ -97,7 +94,7 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
-    lmax = _checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
+    lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
     covariance = _covariance(alms[1:], mask, weights, noise)
@@ -147,22 +144,6 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
     return power_left(cmb, cleaned_cmb, mask, bands)
 
 
-def save(result: Marginalization, path: Path | str) -> Path:
-    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file)."""
-    powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
-    bands = {
-        name: {"lo": lo, "hi": hi, "before": before, "after": after}
-        for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
-    }
-    content = {
-        **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
-        "lmin": result.lmin,
-        "bands": bands,
-        **{name: getattr(result, name).tolist() for name in ("ell", "before", "after")},
-    }
-    return write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
-
-
 def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sky, templates = np.asarray(sky, dtype=np.float64), np.atleast_2d(np.asarray(templates, dtype=np.float64))
     if templates.shape[-1] != sky.size:
@@ -173,7 +154,8 @@ def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[
     return sky, templates, mask
 
 
-def _checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+def checked_lmax(grid: HealpixGrid, lmin: int, lmax: int | None) -> int:
+    """``lmax``, ``2 nside`` when None; raises UserError when the multipoles are no range of the grid."""
     lmax = grid.safe_lmax if lmax is None else lmax
     if not 0 < lmin <= lmax < 3 * grid.nside:
         raise UserError(f"lmin={lmin}, lmax={lmax} at Nside {grid.nside}", f"keep 1 <= lmin <= lmax < {3 * grid.nside}")
@@ -198,7 +180,7 @@ def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple
     amplitudes = start
     for _ in range(ITERATIONS):
         residual = alms[0] - amplitudes @ alms[1:]
-        noise = _smooth(cross_spectrum(residual, residual, lmax))
+        noise = smooth_spectrum(cross_spectrum(residual, residual, lmax))
         weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
         amplitudes = _solve(alms, weights, lmax)
     return amplitudes, weights, noise
@@ -221,7 +203,7 @@ def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: 
     return covariance
 
 
-def _smooth(cl: np.ndarray) -> np.ndarray:
+def smooth_spectrum(cl: np.ndarray) -> np.ndarray:
     """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
     ell = np.arange(len(cl))
     modes = 2.0 * ell[1:] + 1

@@ -12,15 +12,15 @@ Conventions
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning
 
+from sphereml.data.column_names import stokes
+from sphereml.data.fits_files import open_fits
 from sphereml.data.healpix_fits import UNSEEN, read_healpix
 from sphereml.data.units import parse_unit
 from sphereml.data.whole_files import write_atomically
@@ -44,15 +44,17 @@ def write_template(
     header: Mapping[str, Any] | None = None,
     *,
     overwrite: bool = False,
+    lone_stokes: bool = False,
 ) -> Path:
     """Write full-sky maps as columns of one FITS table that ``healpy.read_map`` reads.
 
     Args:
         path: file to write; its folder is made when absent.
-        maps: column name -> ``(npix,)`` NEST map; columns named ``Q``/``U`` (also ``Q_...``, ``..._Q``) are Stokes.
+        maps: column name -> ``(npix,)`` NEST map; names say which are Stokes Q and U (``data.column_names``).
         unit: unit of all columns, one of ``sphereml.data.units.KNOWN_UNITS`` in any accepted spelling.
         header: provenance; the names in ``CARDS`` become those cards, others are written under their own name.
         overwrite: replace an existing file.
+        lone_stokes: Q may come without U; else that is taken for a mistake.
     Returns:
         The path written.
     Raises:
@@ -63,7 +65,7 @@ def write_template(
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
     if not unit.strip():
         raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
-    table = _table(maps, unit)
+    table = _table(maps, unit, lone_stokes)
     for key, value in (header or {}).items():
         card, comment = CARDS.get(key, (_card_name(key), ""))
         table.header[card] = (value, comment)
@@ -110,10 +112,11 @@ def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
     """
     path = Path(path)
     maps = read_healpix(path, allow_missing=True)
-    return maps.values.astype(np.float64), _verified_header(path)
+    with open_fits(path) as file:
+        return maps.values.astype(np.float64), dict(file.table().header)
 
 
-def _table(maps: Mapping[str, np.ndarray], unit: str) -> fits.BinTableHDU:
+def _table(maps: Mapping[str, np.ndarray], unit: str, lone_stokes: bool = False) -> fits.BinTableHDU:
     sizes = {name: np.shape(values) for name, values in maps.items()}
     if len(set(sizes.values())) != 1 or len(next(iter(sizes.values()))) != 1:
         raise UserError(f"the maps of one template file have shapes {sizes}", "give full-sky maps of one Nside")
@@ -122,10 +125,10 @@ def _table(maps: Mapping[str, np.ndarray], unit: str) -> fits.BinTableHDU:
     columns = [fits.Column(n, "E", unit=stated or None, array=_column_values(n, values)) for n, values in maps.items()]
     table = fits.BinTableHDU.from_columns(columns, name="TEMPLATE")
     table.header.update(_sky_cards(grid))
-    stokes = {_stokes(name) for name in maps} - {None}
-    if len(stokes) == 1:
-        raise UserError(f"Stokes {stokes.pop()} comes alone", "write Q and U together: their frame is one")
-    if stokes:
+    found = {stokes(name) for name in maps} - {None}
+    if len(found) == 1 and not lone_stokes:
+        raise UserError(f"Stokes {found.pop()} comes alone", "write Q and U together: their frame is one")
+    if found:
         table.header["POLCCONV"] = ("COSMO", "sign of U: COSMO (healpy) or IAU")
     return table
 
@@ -151,12 +154,6 @@ def _column_values(name: str, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(ring), UNSEEN, ring).astype(np.float32)
 
 
-def _stokes(name: str) -> str | None:
-    """``Q`` or ``U`` when the column's name says it is that Stokes parameter, else None."""
-    words = name.upper().replace("-", "_").split("_")
-    return next((letter for letter in ("Q", "U") if letter in words), None)
-
-
 def _card_name(key: str) -> str:
     # FITS keywords longer than eight characters need the HIERARCH convention, said explicitly to avoid a warning.
     return key.upper() if len(key) <= 8 else f"HIERARCH {key.upper()}"
@@ -169,15 +166,3 @@ def _serialize(table: fits.BinTableHDU) -> bytes:
         hdu.add_checksum(when="of the HDU")  # astropy's default comment is the time of writing
     hdus.writeto(stream)
     return stream.getvalue()
-
-
-def _verified_header(path: Path) -> dict[str, Any]:
-    """Header of the table, after its checksums (if it has any) were found right."""
-    try:
-        with (
-            warnings.catch_warnings(action="error", category=AstropyUserWarning),
-            fits.open(path, checksum=True) as hdus,
-        ):
-            return dict(next(hdu.header for hdu in hdus if isinstance(hdu, fits.BinTableHDU)))
-    except AstropyUserWarning as warning:
-        raise UserError(f"{path} is damaged ({warning})", "write or fetch it again") from None

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sphereml import __version__
 from sphereml.config.compose import load, run_hash, to_json
 from sphereml.config.schema import ExperimentConfig
-from sphereml.data.fits_files import file_checksum
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
@@ -156,11 +156,11 @@ class Run:
 
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
         """Write weights and scaling; then, in one write, their hashes, the facts, and that the run is complete."""
-        temporary = self.weights_path.with_suffix(".part")
         # One entry: several would be written in a random order, and equal weights would make other bytes.
         metadata = {"sphereml": json.dumps({"version": __version__, "task": self.config.task, "model": self.name})}
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
-        temporary.replace(self.weights_path)
+        # Not save_file, whose files are for their owner alone whatever the umask says.
+        content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+        write_atomically(self.weights_path, content)
         self.write_scaling(scaling)
         hashes = {
             "weights_sha256": file_checksum(self.weights_path),
@@ -182,6 +182,14 @@ class Run:
     def scaling(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.scaling_path.read_text())
         return values
+
+    def check_config(self) -> None:
+        """Raise UserError when ``config.json`` is not what the training was started with."""
+        path = self.folder / "config.json"
+        if not path.is_file() or self.manifest().get("config_sha256") != file_checksum(path):
+            raise UserError(
+                f"{path} is not what the training was started with", "restore it, or train with --overwrite"
+            )
 
     def check_data(self, data: dict[str, Any]) -> None:
         """Raise UserError when the run was trained on other data than these, by their provenance."""
