@@ -166,7 +166,7 @@ def report(name: str, seconds: float, skies: int = 12, **options: float) -> dict
 
 @pytest.mark.slow
 def test_a_spin_network_learns_e_and_b_of_a_masked_sky():
-    result = report("spin", 300)
+    """Also at the pole: the grid's own errors differ there by some thousandths, frames by nothing."""
+    result = report("spin", 200)
     assert result["equator"].mean(axis=0).min() > 0.99
-    lost = np.abs((result["pole"] - result["equator"]).mean(axis=0))
-    assert (lost < np.maximum(2 * result["error"], 1e-4)).all()
+    assert np.abs((result["pole"] - result["equator"]).mean(axis=0)).max() < 0.005
