@@ -20,7 +20,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.maps import Order, SkyMap
+from sphereml.sky.maps import Maps, Order, SkyMap, nest_columns
 
 if TYPE_CHECKING:
     from sphereml.config.schema import ExperimentConfig
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sphereml.templates.marginalization import Marginalization
     from sphereml.training.predictor import Predictor
     from sphereml.training.runs import Run
-
-Maps = SkyMap | np.ndarray
 
 
 def _quiet(line: str) -> None:
@@ -213,26 +211,6 @@ def compare(
     return open_study(found, StudyOptions(say, skip, evaluation)).measure()
 
 
-def _nested(maps: Maps, order: Order | None, name: str) -> np.ndarray:
-    """Values ``(npix, columns)`` in NEST order.
-
-    Raises:
-        UserError: a bare array whose order is not said.
-    """
-    if isinstance(maps, SkyMap):
-        return np.asarray(maps.nested().values)
-    if order is None:
-        raise UserError(
-            f"{name} is an array, which does not carry the order of its pixels",
-            "say order='ring' (as healpy reads maps) or order='nest', or give a SkyMap",
-        )
-    values = np.asarray(maps)
-    columns = values if values.ndim == 1 or values.shape[0] >= values.shape[-1] else values.T
-    return np.asarray(
-        SkyMap(columns, [f"column {i}" for i in range(columns.size // len(columns))], order).nested().values
-    )
-
-
 def marginalize(
     sky: Maps,
     templates: Maps | Sequence[Maps],
@@ -267,8 +245,8 @@ def marginalize(
     from sphereml.templates.marginalization import marginalize as fit
 
     listed = [templates] if isinstance(templates, SkyMap | np.ndarray) else list(templates)
-    stack = np.concatenate([_nested(one, order, "a template") for one in listed], axis=1).T
-    rows = _nested(sky, order, "the sky"), _nested(mask, order, "the mask")
+    stack = np.concatenate([nest_columns(one, order, "a template") for one in listed], axis=1).T
+    rows = nest_columns(sky, order, "the sky"), nest_columns(mask, order, "the mask")
     if rows[0].shape[1] != 1 or rows[1].shape[1] != 1:
         raise UserError("the sky or the mask has several columns", "choose one: maps['I']")
     return fit(rows[0][:, 0], stack, rows[1][:, 0], lmax=lmax, lmin=lmin, bands=bands)
@@ -305,13 +283,13 @@ def spectra(
 
     listed = [maps] if isinstance(maps, SkyMap | np.ndarray) else list(maps)
     rows = [row for one in listed for row in _field_rows(one, order)]
-    weight = None if mask is None else _nested(mask, order, "the mask")[:, 0]
+    weight = None if mask is None else nest_columns(mask, order, "the mask")[:, 0]
     return decoupled(rows, weight, lmax=lmax, bins=bins, **options)
 
 
 def _field_rows(maps: Maps, order: Order | None) -> Iterator[np.ndarray]:
     """NEST rows of every field: ``(npix,)``, ``(2, npix)`` for one with a spin; a bare array holds scalars."""
-    columns = _nested(maps, order, "a map").T
+    columns = nest_columns(maps, order, "a map").T
     fields = maps.fields if isinstance(maps, SkyMap) else (Field("map"),) * len(columns)
     first = 0
     for one in fields:
@@ -341,10 +319,10 @@ def correlation(
     """
     from sphereml.harmonics.sky_spectra import correlation as of_rows
 
-    rows = [_nested(maps, order, "a map").T for maps in (one, other)]
+    rows = [nest_columns(maps, order, "a map").T for maps in (one, other)]
     if len(rows[0]) != 1 or len(rows[1]) != 1:
         raise UserError("r is of two maps of one column each", "choose columns: maps['I'] with its order")
-    weight = None if mask is None else _nested(mask, order, "the mask")[:, 0]
+    weight = None if mask is None else nest_columns(mask, order, "the mask")[:, 0]
     return of_rows(rows[0][0], rows[1][0], weight, bands=bands)
 
 

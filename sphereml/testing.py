@@ -1,16 +1,21 @@
 """Symmetry checks for anything that acts on sphere maps: usable for any function ``(npix, nchan) -> (npix, nchan')``.
 
-Conventions: maps are NEST and pixel-major; a symmetry moves the sky, ``(S x)(n) = x(S^-1 n)``.  A function f on scalar
-fields is equivariant when ``f(S x) = S f(x)``.  The HEALPix grid maps onto itself under exactly sixteen rotations and
-mirrors (the group D4h of the base pixels): there the check is exact but for rounding (:func:`assert_equivariant`).
-Under any other rotation the grid itself is not symmetric and the error is measured in harmonic space, multipole by
-multipole (:func:`rotation_error`).
+Conventions: maps are NEST and pixel-major; a symmetry moves the sky, ``(S x)(n) = x(S^-1 n)`` for a scalar x, and
+spins turn along (:meth:`Symmetry.move`).  A function f is equivariant when ``f(S x) = S f(x)``.  The HEALPix grid maps
+onto itself under exactly sixteen rotations and mirrors (the group D4h of the base pixels): there the check is exact but
+for rounding (:func:`assert_equivariant`).  Under any other rotation the grid itself is not symmetric and the error is
+measured in harmonic space, multipole by multipole (:func:`rotation_error`), beside that of interpolating a map at the
+turned directions (:func:`interpolation_floor`).
+
+Spins refer to frames that nature does not know: with every pixel's frame turned by an angle of its own, scalars stay
+and spins turn by exactly these angles (:func:`assert_frame_free`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import ducc0
 import numpy as np
@@ -18,9 +23,12 @@ import torch
 from torch import nn
 
 from sphereml.domains import HealpixSky
+from sphereml.domains.channels import Channels
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.harmonics.transforms import analysis, synthesis, threads
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.interpolation import sample
+from sphereml.sky.tangent import LocalFrames
 
 MapFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -55,30 +63,107 @@ class Symmetry:
         assert np.abs(vectors[pixels] - origin).max() < 1e-12
         return pixels
 
+    def move(self, maps: np.ndarray, channels: int | Channels) -> np.ndarray:
+        """Moved maps ``(npix, columns)``; both axes of a frame keep their names, so a mirror flips one of them.
+
+        A mirror changes the sign of odd scalars and of U, and of a spin-1 field that of its component across the
+        mirror: towards east with ``mirror_lon``, towards south with ``mirror_lat``.
+        """
+        channels = Channels.of(channels)
+        moved = maps[self.source(HealpixGrid.of_size(len(maps)).nside)]
+        east, south = (-1 if flip else 1 for flip in (self.mirror_lon, self.mirror_lat))
+        signs = [1] * channels.even + [east * south] * channels.odd
+        signs += [south, east] * channels.spin1 + [1, east * south] * channels.spin2
+        return moved * np.array(signs, dtype=maps.dtype)
+
 
 SYMMETRIES = tuple(Symmetry(turns, lon, lat) for turns in range(4) for lon in (False, True) for lat in (False, True))
 
 
 def assert_equivariant(
-    function: MapFunction, nside: int, symmetry: Symmetry, tolerance: float, channels: int = 3, seed: int = 0
+    function: MapFunction,
+    nside: int,
+    symmetry: Symmetry,
+    tolerance: float,
+    channels: int | Channels = 3,
+    channels_out: int | Channels | None = None,
+    seed: int = 0,
 ) -> None:
     """Check ``f(S x) = S f(x)`` on white noise, which holds every scale the grid has.
 
     Args:
-        function: ``(npix, channels)`` float64 to ``(npix, any)``; deterministic.
+        function: ``(npix, columns)`` float64 to ``(npix, any)``; deterministic.
         tolerance: largest deviation allowed, in units of the output's standard deviation.
+        channels, channels_out: of the maps; None: the output has even scalars alone.
     Raises:
         AssertionError: the deviation is larger; the message names it and the symmetry.
     """
-    maps = np.random.default_rng(seed).standard_normal((HealpixGrid(nside).npix, channels))
-    source = symmetry.source(nside)
-    moved_before, moved_after = function(maps[source]), function(maps)[source]
-    deviation = np.abs(moved_before - moved_after).max() / moved_after.std()
+    own = Channels.of(channels)
+    maps = np.random.default_rng(seed).standard_normal((HealpixGrid(nside).npix, own.columns))
+    output = function(maps)
+    other = Channels(output.shape[1]) if channels_out is None else Channels.of(channels_out)
+    deviation = np.abs(function(symmetry.move(maps, own)) - symmetry.move(output, other)).max() / output.std()
     assert deviation <= tolerance, f"{symmetry}: deviation {deviation:.2e} of the standard deviation > {tolerance:.1e}"
 
 
+@lru_cache(maxsize=16)
+def _turned_frames(nside: int, seed: int) -> LocalFrames:
+    rng = np.random.default_rng([seed, nside])
+    return LocalFrames(nside, rng.uniform(-np.pi, np.pi, HealpixGrid(nside).npix))
+
+
+@dataclass(frozen=True)
+class TurnedSky(HealpixSky):
+    """A sphere, or a part of it, each of whose pixels' frames is turned by a random angle, at every resolution."""
+
+    seed: int = 0
+
+    @property
+    def frames(self) -> LocalFrames:
+        return _turned_frames(self.nside, self.seed)
+
+    def coarser(self) -> TurnedSky:
+        region = self.region.coarser()
+        return TurnedSky(region.nside, region.coarse_pixels, region.coarse_nside, self.seed)
+
+    def seen(self, x: torch.Tensor, channels: int | Channels) -> torch.Tensor:
+        """Maps ``(B, npix, columns)`` in the turned frames."""
+        angles = self.frames.angles
+        assert angles is not None
+        return Channels.of(channels).turn(x, -torch.from_numpy(angles[self.region.pixels]))
+
+
+def assert_frame_free(
+    network: nn.Module,
+    domain: HealpixSky,
+    channels: int | Channels,
+    channels_out: int | Channels,
+    tolerance: float = 1e-10,
+) -> None:
+    """Check that frames are but names: turned by any angles, scalar outputs stay and spins turn by just these angles.
+
+    In float64, on white noise.  Put the network in ``eval()`` mode first; it is called as ``network(x, domain)``.
+
+    Raises:
+        AssertionError: the deviation is larger than the tolerance, in units of the output's standard deviation.
+    """
+    network, own, other = network.double(), Channels.of(channels), Channels.of(channels_out)
+    turned = TurnedSky(domain.nside, domain.coarse_pixels, domain.coarse_nside)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, *domain.shape, own.columns, dtype=torch.float64, generator=generator)
+    with torch.inference_mode():
+        expected = turned.seen(network(x, domain), other)
+        deviation = float((network(turned.seen(x, own), turned) - expected).abs().max() / expected.std())
+    assert deviation <= tolerance, f"turned frames change the output by {deviation:.2e} of its standard deviation"
+
+
 def rotation_error(
-    function: MapFunction, alm: np.ndarray, nside: int, angles: tuple[float, float, float]
+    function: MapFunction,
+    alm: np.ndarray,
+    nside: int,
+    angles: tuple[float, float, float],
+    channels: int | Channels | None = None,
+    channels_out: int | Channels | None = None,
 ) -> np.ndarray:
     """Relative error of ``f(R x)`` against ``R f(x)`` by multipole, for a general rotation.
 
@@ -86,22 +171,35 @@ def rotation_error(
     aliasing's, it says nothing.
 
     Args:
-        function: ``(npix, nchan)`` float64 to ``(npix, any)``; deterministic.
-        alm: input maps, complex ``(nchan, nalm)`` up to ``lmax = 2 nside``, band-limited as the question asks.
+        function: ``(npix, columns)`` float64 to ``(npix, any)``; deterministic.
+        alm: input maps, complex ``(columns, nalm)`` up to ``lmax = 2 nside``, band-limited as the question asks; of a
+            spin E and B take the place of its two columns.
         angles: Euler angles psi, theta, phi of ducc0.sht.rotate_alm, radians.
+        channels, channels_out: of the maps; None: even scalars.
     Returns:
         ``(2 nside + 1,)``.
     """
-    lmax = HealpixGrid(nside).safe_lmax
+    lmax, own = HealpixGrid(nside).safe_lmax, Channels.of(len(alm) if channels is None else channels)
 
     def apply(coefficients: np.ndarray) -> np.ndarray:
-        return analysis(np.ascontiguousarray(function(synthesis(coefficients, nside, lmax).T).T), lmax)
+        output = function(_synthesized(coefficients, nside, own))
+        return _analysed(output, Channels.of(output.shape[1] if channels_out is None else channels_out))
 
     output = apply(alm)
-    difference = apply(_rotated(alm, lmax, angles)) - _rotated(output, lmax, angles)
-    error, power = (cross_spectrum(a, a, lmax).sum(axis=0) for a in (difference, output))
-    ratio: np.ndarray = np.sqrt(np.divide(error, power, out=np.zeros_like(error), where=power > 0))
-    return ratio
+    return _relative(apply(_rotated(alm, lmax, angles)) - _rotated(output, lmax, angles), output, lmax)
+
+
+def interpolation_floor(
+    alm: np.ndarray, nside: int, angles: tuple[float, float, float], channels: int | Channels | None = None
+) -> np.ndarray:
+    """What bilinear interpolation at turned directions errs by, as in :func:`rotation_error`; spins turn along."""
+    lmax, own = HealpixGrid(nside).safe_lmax, Channels.of(len(alm) if channels is None else channels)
+    matrix = _rotation_matrix(angles)
+    _, south, _ = LocalFrames(nside).basis(np.arange(HealpixGrid(nside).npix))
+    vectors = HealpixGrid(nside).vectors()
+    maps = _synthesized(alm, nside, own)
+    turned = sample(maps, vectors @ matrix, south @ matrix, own.spins)
+    return _relative(_analysed(turned, own) - _rotated(alm, lmax, angles), alm, lmax)
 
 
 def network_function(network: nn.Module, nside: int, dtype: torch.dtype = torch.float32) -> MapFunction:
@@ -122,3 +220,40 @@ def network_function(network: nn.Module, nside: int, dtype: torch.dtype = torch.
 def _rotated(alm: np.ndarray, lmax: int, angles: tuple[float, float, float]) -> np.ndarray:
     """ducc0 rotates one field at a time."""
     return np.stack([ducc0.sht.rotate_alm(one, lmax, *angles, nthreads=threads()) for one in alm])
+
+
+def _rotation_matrix(angles: tuple[float, float, float]) -> np.ndarray:
+    """The matrix that moves directions as :func:`_rotated` moves fields: ``n' = M n``, from what it does to dipoles."""
+    # Y_1m with m = 0, 1 of x, y, z in healpy's order (0, 0), (1, 0), (1, 1): z = a_10, x - iy = -sqrt(2) a_11.
+    dipoles = np.zeros((3, 3), dtype=complex)
+    dipoles[0, 2], dipoles[1, 2], dipoles[2, 1] = -(0.5**0.5), 0.5**0.5 * 1j, 1
+    moved = _rotated(dipoles, 1, angles)
+    return np.stack([-(2**0.5) * moved[:, 2].real, 2**0.5 * moved[:, 2].imag, moved[:, 1].real])
+
+
+def _relative(difference: np.ndarray, output: np.ndarray, lmax: int) -> np.ndarray:
+    error, power = (cross_spectrum(a, a, lmax).sum(axis=0) for a in (difference, output))
+    ratio: np.ndarray = np.sqrt(np.divide(error, power, out=np.zeros_like(error), where=power > 0))
+    return ratio
+
+
+def _synthesized(alm: np.ndarray, nside: int, channels: Channels) -> np.ndarray:
+    """Maps ``(npix, columns)`` of a_lm ``(columns, nalm)``."""
+    lmax = HealpixGrid(nside).safe_lmax
+    parts = []
+    for spin in sorted(set(channels.spins)):
+        own = alm[channels.span(spin)]
+        maps = synthesis(own.reshape(-1, 2, own.shape[1]) if spin else own, nside, lmax, spin)
+        parts.append(maps.reshape(len(own), HealpixGrid(nside).npix))
+    return np.ascontiguousarray(np.concatenate(parts).T)
+
+
+def _analysed(maps: np.ndarray, channels: Channels) -> np.ndarray:
+    """a_lm ``(columns, nalm)`` of maps ``(npix, columns)``."""
+    lmax = HealpixGrid.of_size(len(maps)).safe_lmax
+    parts = []
+    for spin in sorted(set(channels.spins)):
+        own = np.ascontiguousarray(maps[:, channels.span(spin)].T)
+        alm = analysis(own.reshape(-1, 2, len(maps)) if spin else own, lmax, spin)
+        parts.append(alm.reshape(len(own), alm.shape[-1]))
+    return np.concatenate(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ import pytest
 
 from sphereml.cli.main import main
 
+ROOT = Path(__file__).parents[1]
+REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or ROOT / "../shared/data/real_sky")
+needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 # Eight channels of 10.2 km/s span the velocities that 64 of 1.29 km/s do; 16 x 93.6' is the paper's patch of 24.96 deg.
 GALAXY = ["data.galaxy.nside=32", "data.galaxy.channels=8", "data.galaxy.channel_width=10.2"]
 PATCHES = ["patches.size=16", "patches.pixel_arcmin=93.6", "evaluation.patches=12"]

@@ -286,7 +286,20 @@ def test_q_is_cleaned_as_what_it_is(folder: Path, sky: np.ndarray, template: np.
     assert amplitudes(folder, sky="sky.fits") == pytest.approx(q, rel=1e-9)
     assert amplitudes(folder, sky="iqu.fits[U_STOKES]", template="dust.fits") == pytest.approx([3 * q[0]], rel=1e-9)
     assert "spin 2" not in clean(folder, sky="iqu.fits", template="dust.fits[I]").out
-    assert "one scalar map" in clean(folder, sky="iqu.fits[Q_STOKES,U_STOKES]").refusal
+    assert "one scalar map" in clean(folder, sky="iqu.fits[I_STOKES,U_STOKES]").refusal
+
+
+def test_q_and_u_are_cleaned_as_one_field(folder: Path, sky: np.ndarray, template: np.ndarray) -> None:
+    write_columns(folder / "iqu.fits", {"I": 2 * sky, "Q_STOKES": sky, "U_STOKES": 3 * template}, POLCCONV="COSMO")
+    write_columns(folder / "dust.fits", {"I": template, "Q": template, "U": -template}, "MJy/sr", POLCCONV="IAU")
+    outcome = clean(folder, sky="iqu.fits[Q_STOKES,U_STOKES]", template="dust.fits")
+    assert outcome.out.startswith("dust: amplitude") and "scalar" not in outcome.out
+    assert "EE power after / before" in outcome.out and "dust.fits gives one template: Q, U; not used: I" in outcome.out
+    cleaned = healpy.read_map(folder / "out" / "cleaned.fits", field=(0, 1), nest=True, dtype=np.float64)
+    amplitude = json.loads((folder / "out" / "marginalization.json").read_text())["amplitudes"][0]
+    np.testing.assert_allclose(cleaned, [sky - amplitude * template, (3 - amplitude) * template], atol=1e-3)
+    assert "no Stokes Q" in clean(folder, sky="iqu.fits[Q_STOKES,U_STOKES]").refusal
+    assert "no Q with its U" in clean(folder, sky="iqu.fits[Q_STOKES,U_STOKES]", template="dust.fits[I]").refusal
 
 
 def test_a_template_file_of_several_columns_says_what_it_gives(folder: Path, template: np.ndarray) -> None:

@@ -49,6 +49,28 @@ def test_help_imports_nothing_heavy():
     assert all(re.search(rf"^ +{verb}\b", answer.stdout, re.MULTILINE) for verb in VERBS)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["train", "training.epochs=two"],
+        ["train", "experiment=nosuch"],
+        ["study", "experiment=lensing_quick", "lensing.noise=-1"],
+        ["config", "validate", "model.wdith=3"],
+        ["spectra", "--nosuch"],
+        ["nosuch"],
+    ],
+    ids=" ".join,
+)
+def test_refusals_import_neither_torch_nor_camb(line):
+    script = (
+        "import sys; from sphereml.cli.main import main\n"
+        f"code = main({line!r})\n"
+        "print(code, [name for name in ('torch', 'camb', 'healpy', 'lightning') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "2 []", answer.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import healpy
 import numpy as np
 import pytest
-from fixtures_cli import Place, demo_place
+from fixtures_cli import REAL_SKY, Place, demo_place, needs_real_sky
 
 from sphereml.config.compose import compose
 from sphereml.config.schema import EvaluationConfig
@@ -29,9 +27,6 @@ from sphereml.sky.ordering import nest_to_ring
 from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run, find_runs
-
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 
 
 @pytest.fixture(scope="session")

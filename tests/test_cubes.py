@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fixtures_archive import (
     write_car_tiles,
     write_cube,
 )
+from fixtures_cli import REAL_SKY, needs_real_sky
 
 from sphereml.data.car_cubes import CubeChannels, open_cubes, sampling_grid
 from sphereml.data.channels import find_files
@@ -30,8 +30,6 @@ from sphereml.data.store import COLUMN_PER_K_KMS
 from sphereml.sky.grid import HealpixGrid
 
 SKY, PIXEL, CHANNEL = AnalyticSky(), 1.0, 3
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 # h^2 / 8 (|T_xx| + |T_yy|), the bound that `car_cubes` states, with the bound of the curvature for this sky.
 BILINEAR_ERROR = np.radians(PIXEL) ** 2 / 8 * 2 * SKY.curvature
 

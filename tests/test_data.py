@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import healpy
 import numpy as np
 import pytest
 from astropy.io import fits
+from fixtures_cli import REAL_SKY, needs_real_sky
 from omegaconf import OmegaConf
 
 from sphereml.config.resources import resource_folder
@@ -32,8 +32,6 @@ from sphereml.sky.ordering import ring_to_nest
 
 NSIDE = 8
 GRID = HealpixGrid(NSIDE)
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 
 
 def write_table(path: Path, columns: dict[str, np.ndarray], unit: str = "cm-2", **cards: Any) -> Path:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from fixtures_lensing import toy_spectra
 
 from sphereml.errors import UserError
 from sphereml.evaluation.statistics import jackknife_error, leave_one_out
@@ -27,24 +28,13 @@ from sphereml.lensing.patch_spectra import (
     noise_of,
     response_of,
 )
-from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
+from sphereml.simulate.cmb_spectra import load_spectra
 from sphereml.simulate.flat_lensing import FlatLensing
 from sphereml.sky.plane import SquareGrid
 
 PIXEL, LMAX_KAPPA = 4.0, 1500
 OBSERVATION = Observation(noise=1.0, beam=1.0, lmin=30, lmax=2000)
 EDGES = (200.0, 500.0, 1000.0, 1500.0)
-
-
-@lru_cache(maxsize=2)
-def toy_spectra(strength: float = 1.0) -> CmbSpectra:
-    """The CMB's size of E, B and phi; no lensing of E, so that the response knows the E that is lensed."""
-    ell = np.maximum(np.arange(3001.0), 2)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 900) ** 1.2))
-    bb = 2e-6 * np.exp(-((ell / 800) ** 1.2))
-    potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
-    ee[:2] = bb[:2] = potential[:2] = 0
-    return CmbSpectra(ee, ee, bb, potential)
 
 
 @lru_cache(maxsize=8)
@@ -125,7 +115,7 @@ def test_noise_of_gaussian_skies_is_n0_and_their_mean_field_is_zero(pair: Pair):
 @pytest.mark.parametrize("pair", ["EB", "EE"])
 def test_faint_lensing_is_recovered_with_its_sign_and_size(pair: Pair):
     """Without noise, and with lensing so weak that its square does not count, the cross power is that of kappa."""
-    source = FlatLensing(FlatSky(48, PIXEL), toy_spectra(1e-4))
+    source = FlatLensing(FlatSky(48, PIXEL), toy_spectra(strength=1e-4))
     sky, skies = source.sky, source.draw_skies(24, torch.Generator().manual_seed(3))
     model = PatchModel(sky, toy_spectra(), replace(OBSERVATION, beam=0.0), torch.ones(sky.size, sky.size), sky.size)
     chosen = FlatEstimator(sky, toy_spectra(), model.observation, pair, LMAX_KAPPA)
@@ -153,7 +143,7 @@ def test_finer_pixels_change_nothing():
 def test_the_fair_filter_sees_kappa_better_than_the_naive_one():
     size, generator = 32, torch.Generator().manual_seed(5)
     patch = FlatSky(size, PIXEL)
-    patches = FlatLensing(patch, toy_spectra(0.1)).draw(48, generator)
+    patches = FlatLensing(patch, toy_spectra(strength=0.1)).draw(48, generator)
     edge = torch.sin((torch.arange(size) + 0.5).clamp(max=8) * np.pi / 16) ** 2
     edge = torch.minimum(edge, edge.flip(0)).double()
     model = PatchModel(patch, toy_spectra(), replace(OBSERVATION, beam=0.0), edge[:, None] * edge[None], 64)

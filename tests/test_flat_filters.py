@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
+from fixtures_lensing import toy_spectra
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import Legs, PatchModel
-from sphereml.simulate.cmb_spectra import CmbSpectra
 
 SIZE, PIXEL = 24, 4.0
 OBSERVATION = Observation(noise=1.0, beam=3.0, lmin=30, lmax=2000)
-
-
-@lru_cache(maxsize=1)
-def toy_spectra() -> CmbSpectra:
-    """E and B as large as the lensed CMB's, to ell = 3000."""
-    ell = np.maximum(np.arange(3001.0), 2)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 900) ** 1.2))
-    bb = 2e-6 * np.exp(-((ell / 800) ** 1.2))
-    ee[:2] = bb[:2] = 0
-    zero = np.zeros(3001)
-    return CmbSpectra(ee, ee, bb, zero)
 
 
 def tapered(size: int = SIZE, width: int = 5) -> torch.Tensor:

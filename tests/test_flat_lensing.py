@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from fixtures_lensing import toy_spectra as any_toy_spectra
 
 from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.iterated import first_order_bb
-from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.simulate.flat_lensing import FlatLensing, LensedPatches
 
 PATCH = FlatSky(32, 5.0)
 
 
-def toy_spectra(lmax: int = 3000, strength: float = 1.0, lowest: int = 2) -> CmbSpectra:
-    """E with peaks that ends well below the pixels' Nyquist multipole, a steep potential, and first-order B."""
-    ell = np.maximum(np.arange(lmax + 1.0), 2)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 500) ** 2))
-    potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
-    ee[:lowest] = potential[:lowest] = 0
-    zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(ee, ee, zero, potential)
-    return CmbSpectra(ee, ee, first_order_bb(bare, lmax), potential)
+toy_spectra = partial(any_toy_spectra, first_order=True, fall=(500.0, 2.0))
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import ducc0
 import healpy
 import numpy as np
 import pytest
 import torch
 from astropy.wcs import WCS
+from fixtures_lensing import toy_spectra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.harmonics.rings import alm_index
 from sphereml.patches.lambert import LambertPatch
-from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
+from sphereml.simulate.cmb_spectra import load_spectra
 from sphereml.simulate.lensed_sky import (
     LensedSky,
     deflect,
@@ -36,19 +35,8 @@ FRAMES = frame_at(np.array([10.0, 200.0, 77.0]), np.array([70.0, -33.0, 89.5]), 
 SMALL = LambertPatch(size=9, pixel_arcmin=30)
 
 
-@lru_cache(maxsize=4)
-def toy_spectra(lmax: int, lmin: int = 2, strength: float = 1.0) -> CmbSpectra:
-    """E and phi of about the CMB's size, from ``lmin`` on."""
-    ell = np.arange(lmax + 1.0)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 900) ** 1.2))
-    potential = strength * 2e-8 / (ell * (ell + 1) + 1) ** 1.2 / (1 + ell / 60) ** 1.5
-    ee[:lmin] = potential[:lmin] = 0
-    zero = np.zeros(lmax + 1)
-    return CmbSpectra(ee, zero, zero, potential)
-
-
 def toy_sky(lmax: int, seed: int = 3, strength: float = 1.0, lmin: int = 2) -> LensedSky:
-    return draw_sky(toy_spectra(lmax, lmin, strength), lmax, (seed,), np.complex128)
+    return draw_sky(toy_spectra(lmax, strength, lmin), lmax, (seed,), np.complex128)
 
 
 def values(alm: np.ndarray, lmax: int, spin: int, vectors: np.ndarray, mode: str = "STANDARD") -> np.ndarray:

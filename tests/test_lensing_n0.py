@@ -6,17 +6,18 @@ import json
 import math
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import ducc0
 import numpy as np
 import pytest
+from fixtures_lensing import toy_spectra as any_toy_spectra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sphereml.cli import lensing as verb
+from sphereml.cli import lensing_n0 as verb
 from sphereml.cli.main import main
 from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
@@ -30,16 +31,7 @@ from sphereml.simulate.cmb_spectra import PLANCK_2013, CmbSpectra, load_spectra,
 REFERENCE = Path(__file__).parents[1] / "../shared/reference/lensing_n0.json"
 
 
-@lru_cache(maxsize=8)
-def toy_spectra(lmax: int, strength: float = 1.0) -> CmbSpectra:
-    """E with acoustic-like peaks, a steep potential, and the B that it makes to first order."""
-    ell = np.maximum(np.arange(lmax + 1.0), 2)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 900) ** 1.2))
-    potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
-    ee[:2] = potential[:2] = 0
-    zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(ee, 0.98 * ee, zero, potential)
-    return replace(bare, bb_lensed=first_order_bb(bare, lmax))
+toy_spectra = partial(any_toy_spectra, lensed=0.98, first_order=True)
 
 
 def wigner_d(ell: int, m: int, s: int, theta: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from fixtures_lensing import toy_spectra as any_toy_spectra
 
 from sphereml.cli.main import main
 from sphereml.cli.simulate import parse_skies
@@ -32,9 +33,7 @@ WORDS = [
 
 
 def toy_spectra(lmax: int, cosmology: Cosmology | None = None) -> CmbSpectra:
-    ell = np.arange(lmax + 1.0)
-    ee, potential, zero = 1 / (ell + 5) ** 2, 1e-5 / (ell + 5) ** 4, np.zeros(lmax + 1)
-    return CmbSpectra(ee, zero, zero, potential)
+    return any_toy_spectra(lmax)
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
+from fixtures_lensing import toy_spectra as any_toy_spectra
 from scipy import stats
 
 from sphereml.cli import study as verb
@@ -33,7 +33,7 @@ from sphereml.evaluation.protocol import StudyOptions
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.lensing.iterated import IteratedNoise, Iteration, first_order_bb
+from sphereml.lensing.iterated import IteratedNoise, Iteration
 from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.patches.taper import cosine_taper
@@ -57,18 +57,7 @@ WORDS = [
 
 
 def toy_spectra(lmax: int, cosmology: Cosmology = PLANCK_2013, folder: Path | None = None) -> CmbSpectra:
-    return _toy(lmax, cosmology.omch2 / PLANCK_2013.omch2)
-
-
-@lru_cache(maxsize=8)
-def _toy(lmax: int, strength: float) -> CmbSpectra:
-    ell = np.maximum(np.arange(lmax + 1.0), 2)
-    ee = 3e-4 * (1.2 + np.sin(ell / 45)) * np.exp(-((ell / 900) ** 1.2))
-    potential = strength * 2e-8 / (ell * (ell + 1)) ** 1.2 / (1 + ell / 60) ** 1.5
-    ee[:2] = potential[:2] = 0
-    zero = np.zeros(lmax + 1)
-    bare = CmbSpectra(ee, 0.98 * ee, zero, potential)
-    return replace(bare, bb_lensed=first_order_bb(bare, lmax))
+    return any_toy_spectra(lmax, cosmology.omch2 / PLANCK_2013.omch2, lensed=0.98, first_order=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fixtures_lensing import QUICK, lensing_config, seeded, toy_spectra, with_toy_spectra
+from fixtures_lensing import QUICK, WEAK, lensing_config, seeded, toy_spectra, with_toy_spectra
 
 from sphereml.cli.main import main
 from sphereml.config.compose import compose
@@ -29,7 +29,7 @@ def _toy(monkeypatch):
 
 
 def task_of(*overrides: str) -> LensingTask:
-    return LensingTask(lensing_config(*overrides), spectra=toy_spectra())
+    return LensingTask(lensing_config(*overrides), spectra=toy_spectra(strength=WEAK))
 
 
 def sampler_of(task: LensingTask) -> Sampler:

@@ -1,15 +1,21 @@
 """Template marginalization: unbiased amplitudes, calibrated errors, a CMB left alone."""
 
 import json
+from pathlib import Path
 
 import healpy
 import numpy as np
 import pytest
 
+from sphereml.data.healpix_fits import HealpixMaps
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index, alm_size, synthesis
-from sphereml.templates.marginalization import clean_component, marginalize, power_left, save, signal_loss
+from sphereml.sky.grid import HealpixGrid
+from sphereml.templates.cleaning import clean
+from sphereml.templates.map_choice import ChosenMaps
+from sphereml.templates.marginalization import clean_component, marginalize, power_left, signal_loss
+from sphereml.templates.polarization import marginalize_polarization
 
 NSIDE, LMAX = 32, 64
 NPIX = 12 * NSIDE**2
@@ -90,13 +96,35 @@ def test_units_scale_the_amplitudes(templates, mask):
     np.testing.assert_allclose(other.errors, 1e9 * one.errors, rtol=1e-7)
 
 
+def chosen(name: str, *columns: np.ndarray) -> ChosenMaps:
+    """Maps as if read from ``NAME.fits``: I, or Q and U."""
+    names = ("I",) if len(columns) == 1 else ("Q", "U")
+    grid = HealpixGrid.of_size(columns[0].size)
+    return ChosenMaps(Path(f"{name}.fits"), HealpixMaps(np.stack(columns, axis=1), names, "K", "G", grid, ""), ())
+
+
 def test_saved_result_has_bands_clipped_to_the_fit(tmp_path, templates, mask):
     result = marginalize(templates[0], templates[1], mask, bands=BANDS)
-    content = json.loads(save(result, tmp_path / "out" / "marginalization.json").read_text())
+    clean(chosen("sky", templates[0]), [chosen("t", templates[1])], mask, BANDS).save(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "marginalization.json").read_text())
     assert content["amplitudes"] == pytest.approx(result.amplitudes.tolist())
     assert len(content["after"]) == LMAX + 1
     assert (content["bands"]["r50"]["lo"], content["bands"]["r50"]["hi"]) == (14.4, LMAX + 1)
     assert set(content["bands"]) == {"low", "r50"}
+
+
+def test_q_and_u_are_cleaned_as_one_field(tmp_path, templates, mask):
+    dust, rest = np.stack([templates[0], templates[1]]), np.random.default_rng(3).standard_normal((2, NPIX))
+    sky = rest + 0.7 * dust
+    result = clean(chosen("sky", *sky), [chosen("dust", *dust)], mask, BANDS)
+    np.testing.assert_array_equal(result.fit.amplitudes, marginalize_polarization(sky, dust, mask).amplitudes)
+    assert abs(result.fit.amplitudes[0] - 0.7) < 4 * result.fit.errors[0]
+    assert set(result.power_left()) == {"EE", "BB"} and result.labels == [("dust", "K")]
+    result.save(tmp_path)
+    content = json.loads((tmp_path / "marginalization.json").read_text())
+    assert set(content["before"]) == {"EE", "BB"} and set(content["bands"]["low"]["after"]) == {"EE", "BB"}
+    cleaned = healpy.read_map(tmp_path / "cleaned.fits", field=(0, 1), nest=True, dtype=np.float64)
+    np.testing.assert_allclose(cleaned, result.fit.cleaned, rtol=1e-6, atol=1e-6)
 
 
 def test_bad_input_is_refused(templates, mask):
@@ -104,6 +132,7 @@ def test_bad_input_is_refused(templates, mask):
     holed = np.where(mask > 0.5, np.nan, sky)
     cases = {
         "constant": lambda: marginalize(sky, np.ones(NPIX), mask),
+        "the sky is constant": lambda: marginalize(np.full(NPIX, 7.0), sky, mask),
         "template 2 is constant": lambda: marginalize(sky, np.stack([sky, np.zeros(NPIX)]), mask),
         "linearly dependent": lambda: marginalize(sky, np.stack([sky, 2 * sky + 3]), mask),
         "empty": lambda: marginalize(sky, templates, np.zeros(NPIX)),

@@ -1,20 +1,20 @@
 """The README is run: every ``sphereml`` line of its shell blocks, its Python block, and its claims about make."""
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_cli import REAL_SKY
 from fixtures_lensing import with_toy_spectra
 
-from sphereml.cli.main import main
+from sphereml.cli.experiment import model_configs
+from sphereml.cli.main import _parse, build_parser, main
 from sphereml.templates.products import write_mask, write_template
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY", ROOT / "../shared/data/real_sky"))
 # What keeps the README's trainings short here; its commands themselves are run as they stand.
 SHORT = [
     "training.epochs=1",
@@ -44,6 +44,35 @@ def scratch(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", commands("(info|config|data|simulate|bench)"), ids=" ".join)
 def test_small_commands(words):
     assert main(words) == 0
+
+
+HEAVY = (
+    "(train|compare|predict|study|demo|simulate|marginalize|bench|data fetch|data prepare|"
+    "data info|hough|spectra|lensing)"
+)
+
+
+def documented() -> list[list[str]]:
+    """Every ``sphereml`` line of the shell blocks in docs/."""
+    found = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S):
+            lines = block.replace("\\\n", " ").splitlines()
+            words = [shlex.split(line.split("#")[0].split(" && ")[0]) for line in lines]
+            found += [one[one.index("sphereml") + 1 :] for one in words if "sphereml" in one]
+    return found
+
+
+@pytest.mark.parametrize("words", documented(), ids=" ".join)
+def test_documented_commands(words):
+    """Short ones are run; long ones, and those that need files or the network, are read as the program reads them."""
+    if not re.match(HEAVY, " ".join(words)):
+        assert main(words) == 0
+        return
+    options = _parse(build_parser(words[0]), [word.replace("NAME", "dust_demo") for word in words])
+    if words[0] in ("train", "study", "demo"):
+        chosen = [word for word in options.overrides if "=" in word]
+        assert model_configs(chosen)
 
 
 def test_real_sky_commands(monkeypatch, tmp_path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import healpy
 import numpy as np
 import pytest
+from fixtures_cli import REAL_SKY, needs_real_sky
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -26,8 +26,6 @@ from sphereml.sky.masks import disc
 from sphereml.sky.ordering import nest_to_ring
 
 GRID = HealpixGrid(16)
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 
 
 def make_sky(grid: HealpixGrid = GRID) -> Sky:

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from fixtures_cli import REAL_SKY
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY", ROOT / "../shared/data/real_sky"))
 PROGRAM = [sys.executable, "-m", "sphereml.cli.main"]
 
 

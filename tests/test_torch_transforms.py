@@ -52,10 +52,15 @@ def check_against_ducc(transform: TorchTransform, batch: int = 2) -> None:
 # --- the transform ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spin", [0, 2])
+@pytest.mark.parametrize("spin", [0, 1, 2])
 @pytest.mark.parametrize(("nside", "lmax"), [(1, 2), (4, 8), (16, 32), (16, 47), (32, 50), (64, 128), (64, 191)])
 def test_equals_ducc_on_the_sphere(nside, lmax, spin):
     check_against_ducc(TorchTransform(RingLayout(nside), lmax, spin, CPU))
+
+
+@pytest.mark.parametrize("spin", [3, 4, 7, 12])
+def test_equals_ducc_at_the_higher_spins_of_oriented_kernels(spin):
+    check_against_ducc(TorchTransform(RingLayout(16), 40, spin, CPU))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -88,7 +93,7 @@ def test_high_orders_near_the_poles_do_not_underflow(spin):
 # --- through autograd -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spin", [0, 2])
+@pytest.mark.parametrize("spin", [0, 1, 2, 4])
 @pytest.mark.parametrize("pixels", [None, np.array([3, 40, 11, 0])])
 def test_gradients(spin, pixels):
     transform = SphericalTransform(2, 4, pixels, spin, engine="torch")

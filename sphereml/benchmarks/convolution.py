@@ -3,6 +3,8 @@
 Each convolution maps ``channels`` to ``channels`` on the whole sphere; the flat one is a 3x3 ``Conv2d`` in
 channels_last on twelve faces of ``nside x nside`` pixels, that is on equally many pixels.  The ratio is the median over
 the rounds of the ratio within a round, so that a machine that slows down slows both.
+
+Spin convolutions have as many real columns: of 48 16 even scalars, and 8 channels of spin 1 and of spin 2.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 
 from sphereml.benchmarks.processes import Cost, in_fresh_process
 from sphereml.domains import HealpixSky
+from sphereml.domains.channels import Channels
 from sphereml.domains.protocol import Stencil
 from sphereml.models.layers import Convolution
 from sphereml.sky.grid import HealpixGrid
@@ -27,7 +30,19 @@ LAYERS: dict[str, tuple[Stencil, int]] = {
     "chebyshev_k8_K3": ("adjacent", 3),
     "chebyshev_k8_K5": ("adjacent", 5),
     "oriented": ("oriented", 3),
+    "spin_3x3": ("spin", 3),
+    "spin_5x5": ("spin", 5),
 }
+# The fewest columns of which all types have a share, so that every table of a layer is built.
+_FEWEST = 6
+
+
+def layer_of(name: str, domain: HealpixSky, columns: int) -> Convolution:
+    """A layer by its name in :data:`LAYERS`, with so many real columns in and out."""
+    stencil, kernel = LAYERS[name]
+    spins = columns // _FEWEST
+    channels = Channels(columns - 4 * spins, 0, spins, spins) if stencil == "spin" else columns
+    return Convolution(domain, channels, channels, kernel, stencil)
 
 
 @dataclass(frozen=True)
@@ -41,10 +56,11 @@ class ConvolutionBenchmark:
     memory: bool = False
 
     def measure(self) -> dict[str, Any]:
-        """``{"layers": {NAME: {"fwd_ms", "fwdbwd_ms", "ratio_fwdbwd", "peak_over_input"}}, "conv2d": {...}, ...}``.
+        """``{"layers": {NAME: {"fwd_ms", "fwdbwd_ms", "ratio_fwdbwd", ...}}, "conv2d": {...}, ...}``.
 
-        Milliseconds; ``peak_over_input``, with ``memory``, is what forward and backward need beyond the input, the
-        output and both gradients included, in units of the input's size.
+        Milliseconds; ``ratio_fwdbwd`` is to ``Conv2d``, ``ratio_chebyshev`` to three polynomials; ``peak_over_input``,
+        with ``memory``, is what forward and backward need beyond the input, the output and both gradients included, in
+        units of the input's size.
         """
         HealpixGrid(self.nside)  # refuses an impossible Nside
         layers = {name: self.step(name) for name in ("conv2d", *LAYERS)}
@@ -54,14 +70,17 @@ class ConvolutionBenchmark:
                 pair = step()
                 if turn >= _WARM_UP:
                     times[name].append(pair)
-        flat = times.pop("conv2d")
+        flat, graph = times.pop("conv2d"), times["chebyshev_k8_K3"]
         own = _summary(flat, flat)
         return {
             "nside": self.nside,
             "channels": self.channels,
             "batch": self.batch,
             "threads": torch.get_num_threads(),
-            "layers": {name: _summary(rows, flat) | self._memory(name) for name, rows in times.items()},
+            "layers": {
+                name: _summary(rows, flat) | {"ratio_chebyshev": _ratio(rows, graph)} | self._memory(name)
+                for name, rows in times.items()
+            },
             "conv2d": {"fwd_ms": own["fwd_ms"], "fwdbwd_ms": own["fwdbwd_ms"]} | self._memory("conv2d"),
         }
 
@@ -70,7 +89,7 @@ class ConvolutionBenchmark:
 
     def step(self, name: str) -> Callable[[], tuple[float, float]]:
         """A run of a layer, forward and backward, that returns its seconds."""
-        return self._flat() if name == "conv2d" else self._sphere(*LAYERS[name])
+        return self._flat() if name == "conv2d" else self._sphere(name)
 
     def _flat(self) -> Callable[[], tuple[float, float]]:
         layer = torch.nn.Conv2d(self.channels, self.channels, 3, padding=1)
@@ -79,15 +98,15 @@ class ConvolutionBenchmark:
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         return lambda: _timed(layer, x)
 
-    def _sphere(self, stencil: Stencil, kernel: int) -> Callable[[], tuple[float, float]]:
+    def _sphere(self, name: str) -> Callable[[], tuple[float, float]]:
         domain = HealpixSky(self.nside)
-        layer = Convolution(domain, self.channels, self.channels, kernel, stencil)
+        layer = layer_of(name, domain, self.channels)
         x = torch.randn(self.batch, *domain.shape, self.channels, requires_grad=True)
         return lambda: _timed(layer, x, domain)
 
 
 def _peak_over_input(benchmark: ConvolutionBenchmark, name: str) -> float:
-    replace(benchmark, channels=1).step(name)()  # builds the tables, which are kept
+    replace(benchmark, channels=_FEWEST).step(name)()  # builds the tables, which are kept
     step = benchmark.step(name)
     entries = HealpixGrid(benchmark.nside).npix * benchmark.channels * benchmark.batch
     return Cost.of(step).peak_mb * 1e6 / (4 * entries)
@@ -104,9 +123,12 @@ def _timed(layer: torch.nn.Module, x: torch.Tensor, *where: HealpixSky) -> tuple
 
 
 def _summary(rows: list[tuple[float, float]], flat: list[tuple[float, float]]) -> dict[str, float]:
-    ratios = [own[1] / other[1] for own, other in zip(rows, flat, strict=True)]
     return {
         "fwd_ms": 1e3 * median(row[0] for row in rows),
         "fwdbwd_ms": 1e3 * median(row[1] for row in rows),
-        "ratio_fwdbwd": median(ratios),
+        "ratio_fwdbwd": _ratio(rows, flat),
     }
+
+
+def _ratio(rows: list[tuple[float, float]], others: list[tuple[float, float]]) -> float:
+    return median(own[1] / other[1] for own, other in zip(rows, others, strict=True))

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sphereml.benchmarks.convolution import LAYERS
+from sphereml.benchmarks.convolution import LAYERS, layer_of
 from sphereml.benchmarks.processes import Cost, in_fresh_process
 from sphereml.domains import HealpixSky
-from sphereml.models.layers import Convolution
 from sphereml.models.tiling import TileableNetwork, Tiling
 from sphereml.models.unet import UNet
 from sphereml.sky.grid import HealpixGrid
@@ -56,8 +55,7 @@ class TileBenchmark:
         torch.manual_seed(0)
         domain = HealpixSky(self.nside)
         if name in LAYERS:
-            stencil, kernel = LAYERS[name]
-            return Convolution(domain, self.channels, self.channels, kernel, stencil)
+            return layer_of(name, domain, self.channels)
         network = UNet(domain, self.channels, self.channels, width=self.channels, depth=_UNET_DEPTH, convs_per_level=1)
         return network.eval()
 

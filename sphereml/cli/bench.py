@@ -1,4 +1,4 @@
-"""``sphereml bench conv|graph|sht|tile|prepare|qe|train``: what is ours beside what is known, in one run."""
+"""``sphereml bench conv|jets|graph|sht|tile|prepare|qe|train``: what is ours beside what is known, in one run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benchmarks = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     conv = _add(benchmarks, "conv", "sphere convolutions beside Conv2d", nside=64, channels=64, batch=1, runs=15)
     conv.add_argument("--memory", action="store_true", help="peak memory too, each layer in a process of its own")
+    jets = _add(benchmarks, "jets", "what the jets of spin convolutions recover of E and B", nside=64)
+    jets.add_argument("--figures", metavar="FOLDER", help="draw them too")
     graph = _add(benchmarks, "graph", "neighbour graphs and their Laplacians beside scipy's", nside=64)
     graph.add_argument("--ours", action="store_true", help="leave scipy out")
     sht = _add(
@@ -70,6 +72,17 @@ def _conv(options: argparse.Namespace) -> dict[str, Any]:
     return ConvolutionBenchmark(*sizes, memory=options.memory).measure()
 
 
+def _jets(options: argparse.Namespace) -> dict[str, Any]:
+    from pathlib import Path
+
+    from sphereml.benchmarks.jets import JetBenchmark, draw_figures
+
+    if options.figures:
+        draw_figures(options.nside, Path(options.figures))
+    measured = {f"{degree + 1}x{degree + 1}": JetBenchmark(options.nside, degree).measure() for degree in (2, 4)}
+    return {"nside": options.nside, "bands": {name: own["bands"] for name, own in measured.items()}}
+
+
 def _graph(options: argparse.Namespace) -> dict[str, Any]:
     from sphereml.benchmarks.graph import GraphBenchmark
 
@@ -112,6 +125,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
 _BENCHMARKS = {
     "conv": _conv,
+    "jets": _jets,
     "graph": _graph,
     "sht": _sht,
     "tile": _tile,
@@ -139,7 +153,7 @@ def _rows(name: str, group: dict[str, Any]) -> Iterator[str]:
 
 
 # Words that say nothing beside the names below them.
-_GROUPS = ("layers", "graphs", "networks", "precisions")
+_GROUPS = ("bands", "layers", "graphs", "networks", "precisions")
 
 
 def _spelled(value: Any) -> str:

@@ -1,100 +1,26 @@
-"""``sphereml lensing n0 --noise 1 --beam 1 --lmin 30 --lmax 4000 [--json]``: noise of quadratic lensing estimators."""
+"""``sphereml lensing n0 | estimate | template``: noise curves, kappa from a user's maps, lensing-B templates."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
-from typing import Any
 
-from sphereml.cli.experiment import say
-from sphereml.errors import UserError
-
-_SHOWN = (2, 10, 30, 100, 300, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
-# Spelled out here so that --help imports neither the estimators nor CAMB.
-_RESIDUALS, _E_FILTERS = ("ratio", "camb", "first"), ("lensed", "unlensed")
-_COSMOLOGY = ("H0", "ombh2", "omch2", "tau", "As", "ns", "mnu")
-_CURVES = ("N0_EB", "N0_EB_iterated", "N0_EE", "N0_MV")
+from sphereml.cli import lensing_estimate, lensing_n0, lensing_template
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    n0 = what.add_parser("n0", help="N0 of EB, EE, both together, and EB iterated; C_L of kappa")
-    n0.add_argument("--noise", type=float, default=1.0, help="of Q and U, uK-arcmin (default 1)")
-    n0.add_argument("--beam", type=float, default=1.0, help="FWHM, arcmin (default 1)")
-    n0.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
-    n0.add_argument("--lmax", type=int, default=4000, help="of E and B (default 4000)")
-    n0.add_argument("--Lmax", type=int, default=None, help="of kappa (default 3000, or what lmax reaches)")
-    n0.add_argument(
-        "--residual", choices=_RESIDUALS, default="ratio", help="what delensing leaves of B (default ratio)"
-    )
-    n0.add_argument("--e-filter", choices=_E_FILTERS, default="lensed", help="E in delensing's filter (default lensed)")
-    n0.add_argument("--spectra-lmax", type=int, default=6000, help="of CAMB's spectra (default 6000)")
-    n0.add_argument("--json", action="store_true", help="one JSON object, every L from 2; null where infinite")
-    cosmology = n0.add_argument_group("cosmology", "flat LCDM; the defaults are Planck 2013's, as in arXiv:1810.01483")
-    for name in _COSMOLOGY:
-        cosmology.add_argument(f"--{name}", type=float, default=None)
+    for name, (module, summary) in _WHAT.items():
+        sub = what.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        module.add_arguments(sub)
+        sub.set_defaults(lensing=module.run)
 
 
 def run(options: argparse.Namespace) -> None:
-    curves = _n0(options)
-    if options.json:
-        say(json.dumps(curves))
-        return
-    timed = curves["seconds"]
-    say(f"N0 of kappa; residual {options.residual}, E filter {options.e_filter}, {curves['steps']} steps")
-    say("     L" + "".join(f"{name:>16}" for name in _CURVES))
-    for ell in (ell for ell in _SHOWN if ell <= curves["L"][-1]):
-        say(f"{ell:6d}" + "".join(f"{_spell(curves[name][ell - 2]):>16}" for name in _CURVES))
-    say("  ".join(f"{name} {seconds:.2f} s" for name, seconds in timed.items()))
+    options.lensing(options)
 
 
-def _n0(options: argparse.Namespace) -> dict[str, Any]:
-    from sphereml.config.lensing import Cosmology
-    from sphereml.lensing.iterated import Iteration, iterate_eb
-    from sphereml.lensing.noise import NoiseModel, combined
-    from sphereml.lensing.observation import Observation
-    from sphereml.simulate.cmb_spectra import load_spectra
-
-    observation = Observation(options.noise, options.beam, options.lmin, options.lmax)
-    _refuse_short(options)
-    given = {name: getattr(options, name) for name in _COSMOLOGY if getattr(options, name) is not None}
-    start = time.perf_counter()
-    spectra = load_spectra(options.spectra_lmax, Cosmology(**given))
-    loaded = time.perf_counter()
-    model = NoiseModel(spectra, observation, _lmax_kappa(options))
-    eb, ee = model.eb(), model.ee()
-    estimated = time.perf_counter()
-    iterated = iterate_eb(model, Iteration(options.residual, options.e_filter))
-    seconds = {"spectra": loaded - start, "N0": estimated - loaded, "iterated": time.perf_counter() - estimated}
-    curves = dict(zip(_CURVES, (eb, iterated.n0, ee, combined(eb, ee)), strict=True))
-    return {
-        "L": list(range(2, model.lmax_kappa + 1)),
-        **{name: _finite(curve[2:].tolist()) for name, curve in curves.items()},
-        "residual": options.residual, "e_filter": options.e_filter, "steps": iterated.steps,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-    }  # fmt: skip
-
-
-def _finite(curve: list[float]) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in curve]
-
-
-def _spell(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.5e}"
-
-
-def _lmax_kappa(options: argparse.Namespace) -> int:
-    chosen: int = min(3000, 2 * options.lmax - 1) if options.Lmax is None else options.Lmax
-    if chosen < 2:
-        raise UserError(f"--Lmax {chosen} is impossible", "give 2 or more")
-    return chosen
-
-
-def _refuse_short(options: argparse.Namespace) -> None:
-    """Before CAMB runs."""
-    if options.lmax > options.spectra_lmax:
-        what = f"--lmax {options.lmax} is above --spectra-lmax {options.spectra_lmax}"
-        raise UserError(what, "lower --lmax or raise --spectra-lmax (CAMB is exact well below it)")
-    _lmax_kappa(options)
+_WHAT = {
+    "n0": (lensing_n0, "N0 of EB, EE, both together, and EB iterated; C_L of kappa"),
+    "estimate": (lensing_estimate, "kappa from Q and U of the full or a masked sky, by a quadratic estimator"),
+    "template": (lensing_template, "the lensing-B template, Q and U of B alone, from kappa and E"),
+}

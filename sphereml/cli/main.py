@@ -1,14 +1,15 @@
 """``sphereml VERB ...``: parse the line, import the verb's module, turn a UserError into one line and exit code 2.
 
-Exit codes: 0 done; 2 the user's input is wrong; 130 interrupted; 1 a bug (with its traceback).  Nothing heavy is
-imported here, so ``--help`` answers at once; a verb's module adds its arguments in ``add_arguments`` and works in
-``run``.
+Exit codes: 0 done; 2 the user's input is wrong; 130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1; 1 a bug (with
+its traceback).  Nothing heavy is imported here, so ``--help`` answers at once; a verb's module adds its arguments in
+``add_arguments`` and works in ``run``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
 from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
+from sphereml.cli.signals import Stopped, stoppable
 from sphereml.config.resources import searching
 from sphereml.errors import UserError
 
@@ -30,6 +32,7 @@ VERBS = {
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
+    "hough": "polarization of filaments: the rolling Hough transform of a map or of a store's channels",
     "lensing": "noise curves of CMB lensing estimators",
     "study": "train the models of an experiment and measure everything its task is judged by",
     "report": "write the HTML report of a comparison",
@@ -114,7 +117,7 @@ def _run(words: list[str]) -> int:
     if verb in _TRAINING:
         keep_freed_memory()
     try:
-        with _flushed():
+        with stoppable(), _flushed():
             parser = build_parser(verb)
             options = _parse(parser, words)
             if options.verb is None:
@@ -128,7 +131,9 @@ def _run(words: list[str]) -> int:
         print(f"sphereml: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return _interrupted(verb)
+        return _stopped(verb, Stopped(signal.SIGINT))
+    except Stopped as stop:
+        return _stopped(verb, stop)
     return 0
 
 
@@ -137,15 +142,6 @@ def _show_configuration(options: argparse.Namespace) -> None:
     from sphereml.config.compose import compose, to_yaml
 
     print(to_yaml(compose(getattr(options, "usual", list)(options.overrides))).rstrip())
-
-
-def _load_plugins(files: Sequence[str]) -> None:
-    """Make the tasks of installed packages and of these files known."""
-    from sphereml.tasks import load_entry_points, load_plugin
-
-    load_entry_points()
-    for file in files:
-        load_plugin(Path(file))
 
 
 @contextmanager
@@ -157,15 +153,24 @@ def _flushed() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _interrupted(verb: str | None) -> int:
+def _load_plugins(files: Sequence[str]) -> None:
+    """Make the tasks of installed packages and of these files known."""
+    from sphereml.tasks import load_entry_points, load_plugin
+
+    load_entry_points()
+    for file in files:
+        load_plugin(Path(file))
+
+
+def _stopped(verb: str | None, stop: Stopped) -> int:
     ways = {
         "train": "; the same line with --resume goes on",
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
     }
-    print(f"sphereml: interrupted{ways.get(verb or '', '')}", file=sys.stderr)
-    return 130
+    print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
+    return 128 + stop.number
 
 
 if __name__ == "__main__":

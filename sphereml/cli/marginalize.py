@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from sphereml.data.healpix_fits import UnsaidCards
     from sphereml.sky.grid import HealpixGrid
+    from sphereml.templates.cleaning import Cleaning
     from sphereml.templates.map_choice import ChosenMaps
-    from sphereml.templates.marginalization import Marginalization
 
 _OUTPUTS = ("cleaned.fits", "marginalization.json", "spectra.png")
 
@@ -23,7 +23,7 @@ _OUTPUTS = ("cleaned.fits", "marginalization.json", "spectra.png")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Columns: FILE takes the first of the sky and the mask, and every scalar one of a template; FILE[NAME], "
-        "FILE[#2] (from 0) and FILE+1[NAME] (in HDU 1) choose one."
+        "FILE[#2] (from 0) and FILE+1[NAME] (in HDU 1) choose one, FILE[Q,U] polarization, fitted as one field."
     )
     parser.add_argument("--sky", required=True, metavar="FITS", help="HEALPix map to clean")
     parser.add_argument("--field", type=int, default=None, help="number of its column, from 0 (as FILE[#2])")
@@ -42,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Fit amplitudes, subtract, and write ``cleaned.fits``, ``marginalization.json`` and ``spectra.png``."""
-    import numpy as np
-
     from sphereml.config.schema import BandsConfig
     from sphereml.data.healpix_fits import UnsaidCards
     from sphereml.harmonics.bands import Bands
+    from sphereml.plotting.spectra import power_curves
+    from sphereml.plotting.style import write_png
+    from sphereml.templates.cleaning import clean
     from sphereml.templates.map_choice import choose_sky, choose_templates, refuse_unfit
-    from sphereml.templates.marginalization import marginalize
 
     folder = Path(options.out)
     _refuse_standing(folder, options.overwrite)
@@ -58,17 +58,10 @@ def run(options: argparse.Namespace) -> None:
     templates = [choose_templates(path, sky.maps, options.template_unit, known) for path in options.template]
     for one in (sky, *templates):
         refuse_unfit(one, sky.maps, mask)
-    stack = np.concatenate([one.maps.values.T for one in templates]).astype(np.float64)
-    result = marginalize(
-        sky.maps.values[:, 0].astype(np.float64),
-        stack,
-        mask,
-        lmin=options.lmin,
-        lmax=options.lmax,
-        bands=Bands(**vars(BandsConfig())),
-    )
-    _write(folder, sky, templates, result)
-    _report(sky, templates, result)
+    result = clean(sky, templates, mask, Bands(**vars(BandsConfig())), lmin=options.lmin, lmax=options.lmax)
+    result.save(folder)
+    write_png(power_curves(*_curves(result), sky.maps.unit, title="masked sky"), folder / "spectra.png")
+    _report(result)
     _say_choices(options, mask, [sky, *templates])
     say(f"cleaned map: {folder / 'cleaned.fits'}")
 
@@ -90,35 +83,30 @@ def _weights(options: argparse.Namespace, grid: HealpixGrid, known: UnsaidCards)
     return weights * apodize(weights, grid, options.apodize) if options.apodize else weights
 
 
-def _write(folder: Path, sky: ChosenMaps, templates: list[ChosenMaps], result: Marginalization) -> None:
-    from sphereml.plotting.spectra import power_curves
-    from sphereml.plotting.style import write_png
-    from sphereml.templates.marginalization import save
-    from sphereml.templates.products import write_template
-
-    maps = {sky.maps.names[0]: result.cleaned}
-    write_template(folder / "cleaned.fits", maps, sky.maps.unit, overwrite=True, lone_stokes=True)
-    labels = [(label, one.maps.unit) for one in templates for label in one.labels]
-    facts = {
-        "sky": {"file": sky.path.name, "column": sky.maps.names[0], "unit": sky.maps.unit},
-        "templates": [{"name": label, "unit": unit} for label, unit in labels],
-    }
-    save(result, folder / "marginalization.json", facts)
-    curves = {"before": (result.before[2:], None), "after": (result.after[2:], None)}
-    write_png(power_curves(result.ell[2:], curves, sky.maps.unit, title="masked sky"), folder / "spectra.png")
-
-
-def _report(sky: ChosenMaps, templates: list[ChosenMaps], result: Marginalization) -> None:
+def _curves(result: Cleaning) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, None]]]:
+    """Multipoles from 2, and the spectra before and after by their names."""
     import numpy as np
 
-    labels = [(label, one.maps.unit) for one in templates for label in one.labels]
-    for (label, unit), amplitude, error in zip(labels, result.amplitudes, result.errors, strict=True):
-        ratio = "" if unit == sky.maps.unit else f" {sky.maps.unit or 1} per {unit or 1}"
+    several = len(result.spectra) > 1
+    curves = {
+        f"{name} {when}" if several else when: (cl[2:], None)
+        for name, pair in result.spectra.items()
+        for when, cl in zip(("before", "after"), pair, strict=True)
+    }
+    first, _ = next(iter(curves.values()))
+    return np.arange(2, 2 + len(first)), curves
+
+
+def _report(result: Cleaning) -> None:
+    unit = result.sky.maps.unit
+    for (label, other), amplitude, error in zip(result.labels, result.fit.amplitudes, result.fit.errors, strict=True):
+        ratio = "" if other == unit else f" {unit or 1} per {other or 1}"
         say(f"{label}: amplitude {amplitude:.5g} ± {error:.2g}{ratio}")
-    for name, (lo, hi) in result.bands.items():
-        kept = np.arange(int(np.ceil(lo)), int(np.ceil(hi)))
-        left = ((2 * kept + 1) * result.after[kept]).sum() / ((2 * kept + 1) * result.before[kept]).sum()
-        say(f"power after / before, {name} ({lo:g}-{hi:g}): {left:.3f}")
+    for name, ratios in result.power_left().items():
+        which = f"{name} " if len(result.spectra) > 1 else ""
+        for band, left in ratios.items():
+            lo, hi = result.bands[band]
+            say(f"{which}power after / before, {band} ({lo:g}-{hi:g}): {left:.3f}")
 
 
 def _say_choices(options: argparse.Namespace, mask: np.ndarray, chosen: list[ChosenMaps]) -> None:

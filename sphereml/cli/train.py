@@ -30,8 +30,8 @@ def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: b
     from sphereml.training.fit import fit_task, warn
     from sphereml.training.lifecycle import FitOptions
 
-    tasks = [open_task(config, say) for config in configs]
-    for task in tasks:
-        task.check()
-    warn(tasks, say)
-    return [fit_task(task, FitOptions(resume, overwrite, say)) for task in tasks]
+    opened = [open_task(config, say) for config in configs]
+    for one in opened:
+        one.check()
+    warn(opened, say)
+    return [fit_task(one, FitOptions(resume, overwrite, say)) for one in opened]

@@ -99,8 +99,14 @@ class ModelConfig:
         depth: number of poolings
         max_width: channels of a level at most
         convs_per_level: convolutions of a level
-        stencil: what a convolution on the sphere sums over: graph of neighbours, or nine oriented weights
-        kernel: side of a flat or oriented kernel; number of Chebyshev polynomials
+        stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
+            fields with types (flat ones too)
+        kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials
+        odd_width: with stencil spin, channels of odd scalars beside the width's even ones
+        spin1_width: with stencil spin, channels of spin 1
+        spin2_width: with stencil spin, channels of spin 2
+        products: products of typed channels before each activation
+        chiral: their weights may tell left from right (E from B by more than parity allows)
         dropout: probability, in [0, 1)
         input_noise: added to the features in training, in standard deviations
         norm: normalization layers
@@ -120,6 +126,11 @@ class ModelConfig:
     convs_per_level: int = 2
     stencil: str = "adjacent"
     kernel: int = 3
+    odd_width: int = 0
+    spin1_width: int = 0
+    spin2_width: int = 0
+    products: bool = False
+    chiral: bool = False
     dropout: float = 0.3
     input_noise: float = 0.0
     norm: str = "batch"

@@ -23,6 +23,7 @@ class GalaxyConfig:
         channel_width [km/s]: of each channel
         beam_arcmin [arcmin]: FWHM of the beam of channels and dust
         noise_mk [mK]: white noise of a channel
+        filaments: share of the cold gas's structure in filaments along its magnetic field, 0 to 1; 0: isotropic gas
     """
 
     nside: int = 128
@@ -32,6 +33,7 @@ class GalaxyConfig:
     channel_width: float = 1.28821496
     beam_arcmin: float = 16.2
     noise_mk: float = 43.0
+    filaments: float = 0.0
 
 
 @dataclass

@@ -25,7 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.guess": ("column", "linear"),
     "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
-    "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented"),
+    "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented", "spin"),
     "training.schedule": ("step", "plateau", "cosine"),
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
@@ -161,6 +161,12 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
+    if typed and model.stencil != "spin":
+        what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"
+        raise UserError(what, "types of channels need model.stencil=spin")
+    if model.stencil == "spin" and model.kernel not in (1, 3, 5):
+        raise UserError(f"model.kernel={model.kernel} with model.stencil=spin", "use 3 or 5")
     if model.domain == "flat" and model.kernel % 2 == 0:
         raise UserError(f"model.kernel={model.kernel}: a flat kernel of even side has no centre", "use 3 or 5")
 

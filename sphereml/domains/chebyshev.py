@@ -80,6 +80,9 @@ class ChebyshevLayout:
     def npix(self) -> int:
         return len(self.operator.index)
 
+    def copies(self, rows: int) -> int:
+        return rows // self.npix
+
     def pieces(self, taps: int, copies: int, rows: int) -> tuple[ChebyshevPiece, ...]:
         rows = 4 * rows if self.operator.index.shape[1] > _WIDE else rows
         if (taps, copies, rows) not in self._made:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -71,21 +71,31 @@ class Layout(Protocol):
     @property
     def npix(self) -> int: ...
 
+    def copies(self, rows: int) -> int:
+        """How many skies are worth working through together in pieces of about so many rows."""
+
     def pieces(self, taps: int, copies: int, rows: int) -> Sequence[Piece]:
-        """The pieces, of about so many rows, of ``copies`` copies of the domain, one after the other.
-
-        There are several copies only where they fit one piece together.
-        """
+        """The pieces, of about so many rows, of ``copies`` copies of the domain, one after the other."""
 
 
-class LayoutCache:
+class Tables(Protocol):
+    """Tables of so many pixels."""
+
+    @property
+    def npix(self) -> int: ...
+
+
+Kept = TypeVar("Kept", bound=Tables)
+
+
+class LayoutCache(Generic[Kept]):
     """Layouts by key, the least recently used dropped beyond ``budget`` pixels in all."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._layouts: OrderedDict[Hashable, Layout] = OrderedDict()
+        self._layouts: OrderedDict[Hashable, Kept] = OrderedDict()
 
-    def get(self, key: Hashable, build: Callable[[], Layout]) -> Layout:
+    def get(self, key: Hashable, build: Callable[[], Kept]) -> Kept:
         if key not in self._layouts:
             self._layouts[key] = build()
         self._layouts.move_to_end(key)
@@ -95,9 +105,14 @@ class LayoutCache:
 
 
 def convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, layout: Layout) -> torch.Tensor:
-    """The convolution of ``x`` ``(B, V, Cin)`` with ``kernel`` ``(taps, Cin, Cout)``: ``(B, V, Cout)`` in x's dtype."""
+    """The convolution of ``x`` ``(B, V, Cin)`` with a kernel: ``(B, V, Cout)`` in x's dtype.
+
+    Args:
+        kernel: ``(taps, Cin, Cout)``, or flat where the layout knows what stands where.
+        bias: ``(Cout,)``.
+    """
     work = torch.promote_types(x.dtype, torch.float32)
-    offset = kernel.new_zeros(kernel.shape[-1]) if bias is None else bias
+    offset = kernel.new_zeros(kernel.shape[-1]) if bias is None else bias  # a flat kernel comes with its bias
     y: torch.Tensor = _Convolution.apply(x.to(work).contiguous(), kernel.to(work), offset.to(work), layout)
     return y.to(x.dtype)
 
@@ -107,13 +122,13 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, layout: Layout) -> torch.Tensor:
         ctx.layout = layout
         ctx.save_for_backward(x, kernel)
-        y = x.new_empty(*x.shape[:2], kernel.shape[-1])
+        y = x.new_empty(*x.shape[:2], len(bias))
 
         def work(share: Sequence[_Task]) -> None:
-            for task in share:
-                task.piece.apply(task.rows(x), kernel, bias, task.rows(y))
+            for part in share:
+                part.piece.apply(part.rows(x), kernel, bias, part.rows(y))
 
-        _share(work, layout, x, kernel)
+        _share(work, layout, x, kernel, max(x.shape[-1], len(bias)))
         return y
 
     @staticmethod
@@ -126,13 +141,13 @@ class _Convolution(torch.autograd.Function):
 
         def work(share: Sequence[_Task]) -> list[Gradients]:
             own, done = torch.zeros_like(kernel), []
-            for task in share:
-                sums = Gradients(None if grad_x is None else task.rows(grad_x), own)
-                task.piece.pull_back(task.rows(x), task.rows(grad), kernel, sums)
+            for part in share:
+                sums = Gradients(None if grad_x is None else part.rows(grad_x), own)
+                part.piece.pull_back(part.rows(x), part.rows(grad), kernel, sums)
                 done.append(sums)
             return done
 
-        for done in _share(work, ctx.layout, x, kernel):
+        for done in _share(work, ctx.layout, x, kernel, max(x.shape[-1], grad.shape[-1])):
             grad_kernel += done[0].kernel
             for sums in done:
                 sums.settle()
@@ -150,13 +165,13 @@ class _Task:
         return batch[self.group].flatten(0, 1)
 
 
-def _tasks(layout: Layout, x: torch.Tensor, kernel: torch.Tensor, threads: int) -> list[_Task]:
+def _tasks(layout: Layout, x: torch.Tensor, taps: int, rows: int, threads: int) -> list[_Task]:
     """All pieces of a batch; several small skies make one piece, as long as every thread has its share."""
-    batch, rows = len(x), _piece_rows(max(kernel.shape[1:]), x.device)
-    step = max(1, min(rows // layout.npix, -(-batch // threads)))
+    batch = len(x)
+    step = max(1, min(layout.copies(rows), -(-batch // threads)))
     groups = [slice(start, min(start + step, batch)) for start in range(0, batch, step)]
     with torch.inference_mode(False):  # tables first built in an inference pass serve a training step later
-        pieces = [layout.pieces(len(kernel), group.stop - group.start, rows) for group in groups]
+        pieces = [layout.pieces(taps, group.stop - group.start, rows) for group in groups]
     return [_Task(group, piece) for group, own in zip(groups, pieces, strict=True) for piece in own]
 
 
@@ -171,12 +186,13 @@ def _piece_rows(channels: int, device: torch.device) -> int:
 
 
 def _share(
-    work: Callable[[Sequence[_Task]], Result], layout: Layout, x: torch.Tensor, kernel: torch.Tensor
+    work: Callable[[Sequence[_Task]], Result], layout: Layout, x: torch.Tensor, kernel: torch.Tensor, channels: int
 ) -> list[Result]:
     """``work`` on every thread's share of the tasks, or here on all of them where they are not worth a share."""
     worth = x.device.type == "cpu" and x[..., 0].numel() * kernel.numel() >= _WORTH_THREADS
     threads = torch.get_num_threads() if worth else 1
-    tasks, inference = _tasks(layout, x, kernel, threads), torch.is_inference_mode_enabled()
+    tasks = _tasks(layout, x, len(kernel), _piece_rows(channels, x.device), threads)
+    inference = torch.is_inference_mode_enabled()
 
     def alone(share: Sequence[_Task]) -> Result:
         # Modes belong to threads: no autograd, no autocast, and inference tensors only among themselves.

@@ -1,7 +1,8 @@
 """A square patch of the tangent plane as a domain.
 
 Tensors are ``(batch, row, column, channel)``; permuted to ``(batch, channel, row, column)`` they are torch's
-channels_last format, so ``conv2d`` runs on them without a copy.
+channels_last format, so ``conv2d`` runs on them without a copy.  Rows grow northward and columns eastward, so the
+frames of typed channels (south, east) are (-row, column) everywhere.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.nn.functional import conv2d, linear, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, linear, max_pool2d
 
-from sphereml.domains.protocol import Correlation, Stencil
+from sphereml.domains.channels import Channels
+from sphereml.domains.lattice import lattice_kernel
+from sphereml.domains.mixing import TypedKernel
+from sphereml.domains.protocol import Bias, Correlation, Kernel, Stencil
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.correlation import centred, safe_ratio
 from sphereml.harmonics.flat import FlatModes
+from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.sky.plane import SquareGrid
 
 
@@ -69,21 +74,25 @@ class FlatPatch:
         return round(taps**0.5) // 2
 
     def convolve(
-        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+        self, x: torch.Tensor, kernel: Kernel, bias: Bias = None, stencil: Stencil = "adjacent"
     ) -> torch.Tensor:
         return _convolve(x, kernel, bias, stride=1)
 
     def convolve_down(
-        self, x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None = None, stencil: Stencil = "adjacent"
+        self, x: torch.Tensor, kernel: Kernel, bias: Bias = None, stencil: Stencil = "adjacent"
     ) -> torch.Tensor:
         """Convolution of stride 2: a coarse pixel looks from its first child."""
         return _convolve(x, kernel, bias, stride=2)
 
-    def spread(self, x: torch.Tensor) -> torch.Tensor:
+    def spread(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
         return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
-    def pool(self, x: torch.Tensor) -> torch.Tensor:
-        return max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    def pool(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
+        images = x.permute(0, 3, 1, 2)
+        if channels is None or channels.are_even:
+            return max_pool2d(images, 2).permute(0, 2, 3, 1)
+        even, others = images.split([channels.even, channels.columns - channels.even], dim=1)
+        return torch.cat([max_pool2d(even, 2), avg_pool2d(others, 2)], dim=1).permute(0, 2, 3, 1)
 
     @property
     def upsampling_taps(self) -> int:
@@ -110,13 +119,40 @@ class FlatPatch:
         """
         if kind == "mode":
             return self.modes.band_mean(self.modes.per_mode_r(a, b, window), bands)
-        a, b = centred(a, window), centred(b, window)
+        return self._ring_correlation(centred(a, window), centred(b, window), bands)
+
+    def eb(self, x: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """Images of E and B of windowed Q and U ``(B, n, n, 2)``, float64 ``(B, 2, n, n)``; differentiable.
+
+        The patch counts as periodic, and its size must be even.
+        """
+        sky = FlatSky(self.n, self.pixel_size)
+        modes = (sky.to_modes(field) for field in (x.double() * window.double()[..., None]).unbind(-1))
+        return torch.stack([sky.to_images(part) for part in sky.to_eb(*modes)], dim=1)
+
+    def polarization_correlation(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        window: torch.Tensor,
+        bands: Bands,
+        kind: Correlation,
+    ) -> torch.Tensor:
+        """See the protocol; modes and rings as in :meth:`band_correlation`."""
+        a, b = self.eb(a, window), self.eb(b, window)
+        if kind == "mode":
+            return self.modes.band_mean(self.modes.per_mode_r(a, b), bands)
+        return self._ring_correlation(a, b, bands)
+
+    def _ring_correlation(self, a: torch.Tensor, b: torch.Tensor, bands: Bands) -> torch.Tensor:
         ab, aa, bb = (self.modes.bin_mean(self.modes.cross_power(*pair)) for pair in ((a, b), (a, a), (b, b)))
         r = safe_ratio(ab, aa * bb)
         return torch.stack([r[..., self.modes.bins_in_band(lo, hi)].mean(dim=-1) for lo, hi in bands.limits], dim=-1)
 
 
-def _convolve(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, stride: int) -> torch.Tensor:
+def _convolve(x: torch.Tensor, kernel: Kernel, bias: Bias, stride: int) -> torch.Tensor:
+    if isinstance(kernel, TypedKernel):
+        kernel = lattice_kernel(kernel)
     if len(kernel) == 1:  # torch 2.13's gradient of a 1x1 conv2d of stride 2 writes beyond its memory on a CPU
         return linear(x[:, ::stride, ::stride], kernel[0].T, bias)
     side = round(kernel.shape[0] ** 0.5)

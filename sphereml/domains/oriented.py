@@ -4,9 +4,8 @@
 base face, also for neighbours on another one; a neighbour that does not exist (24 pixels at the corners of base faces
 have seven) or lies outside the region counts as zero.
 
-A piece is a stack of square blocks with their borders, laid out row by row.  A step on the grid is then a shift in the
-list of rows, so every tap is one matrix product on a slice: no neighbour is gathered more than once.  The products run
-over the borders' rows too and what they give there is not read.
+A piece is a stack of square blocks with their borders, laid out row by row: images, on which the sums are an ordinary
+convolution, channels last.  No neighbour is gathered more than once.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch.nn.functional import conv2d
 
 from sphereml.domains.convolution import Gradients
 from sphereml.sky.faces import face_coordinates, gather_bits, pixels_beyond
@@ -31,7 +31,9 @@ class OrientedPiece:
     """Blocks of ``side x side`` pixels, rows ``start:stop``.
 
     ``gather`` ``(nblock * (side + 2)^2,)`` are the rows of the bordered blocks, 0 for those listed in ``missing``;
-    ``own`` are the places of rows ``start:stop`` after the first inner one, ``border`` those of existing border rows.
+    ``nest`` are the places of rows ``start:stop`` in the blocks without borders, row by row, and ``rowwise`` the places
+    of these in rows ``start:stop``; ``inner`` are the places of rows ``start:stop`` in the bordered blocks, and
+    ``border`` those of existing border rows.
     """
 
     start: int
@@ -39,45 +41,53 @@ class OrientedPiece:
     side: int
     gather: torch.Tensor
     missing: torch.Tensor
-    own: torch.Tensor
+    nest: torch.Tensor
+    rowwise: torch.Tensor
+    inner: torch.Tensor
     border: torch.Tensor
 
     def apply(self, rows: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, out: torch.Tensor) -> None:
-        bordered = self._bordered(rows)
-        taps = self._taps(bordered)
-        inside = torch.addmm(bias, taps[0], kernel[0])
-        for tap, weights in zip(taps[1:], kernel[1:], strict=True):
-            inside.addmm_(tap, weights)
-        torch.index_select(inside, 0, self.own, out=out[self.start : self.stop])
+        images = conv2d(self._bordered(rows), _filters(kernel), bias)
+        torch.index_select(_rows_of(images), 0, self.nest, out=out[self.start : self.stop])
 
     def pull_back(self, rows: torch.Tensor, grad: torch.Tensor, kernel: torch.Tensor, sums: Gradients) -> None:
-        taps = self._taps(self._bordered(rows))
-        inside = grad.new_zeros(len(taps[0]), grad.shape[1])
-        inside.index_copy_(0, self.own, grad[self.start : self.stop])
-        for tap, weights in zip(taps, sums.kernel, strict=True):
-            weights.addmm_(tap.T, inside)
+        images = _images_of(grad[self.start : self.stop].index_select(0, self.rowwise), self.side)
+        wanted = [sums.rows is not None, True, False]
+        unit, zero = [1, 1], [0, 0]
+        bordered, filters, _ = torch.ops.aten.convolution_backward(
+            images, self._bordered(rows), _filters(kernel), None, unit, zero, unit, False, zero, 1, wanted
+        )
+        for (dx, dy), weights in zip(NEIGHBOUR_STEPS, sums.kernel, strict=True):
+            weights += filters[:, :, dy + 1, dx + 1].T
         if sums.rows is None:
             return
-        spread = rows.new_zeros(len(self.gather), rows.shape[1])
-        for target, weights in zip(self._taps(spread), kernel, strict=True):
-            target.addmm_(inside, weights.T)
-        sums.rows[self.start : self.stop] += spread[self._first :].index_select(0, self.own)
+        spread = _rows_of(bordered)
+        torch.index_select(spread, 0, self.inner, out=sums.rows[self.start : self.stop])
         sums.beyond.append((self.gather[self.border], spread.index_select(0, self.border)))
-
-    @property
-    def _first(self) -> int:
-        """Place of the first row that is no border."""
-        return self.side + 3
 
     def _bordered(self, rows: torch.Tensor) -> torch.Tensor:
         bordered = rows.index_select(0, self.gather)
-        return bordered.index_fill_(0, self.missing, 0) if len(self.missing) else bordered
+        if len(self.missing):
+            bordered.index_fill_(0, self.missing, 0)
+        return _images_of(bordered, self.side + 2)
 
-    def _taps(self, bordered: torch.Tensor) -> list[torch.Tensor]:
-        """The rows from the first inner pixel to the last one, seen from each of the nine steps."""
-        length = len(bordered) - 2 * self._first
-        starts = [self._first + dy * (self.side + 2) + dx for dx, dy in NEIGHBOUR_STEPS]
-        return [bordered[start : start + length] for start in starts]
+
+def _filters(kernel: torch.Tensor) -> torch.Tensor:
+    """Torch's filters ``(out, in, 3, 3)`` of nine taps, in channels_last."""
+    filters = kernel.new_empty(kernel.shape[2], 3, 3, kernel.shape[1])
+    for (dx, dy), weights in zip(NEIGHBOUR_STEPS, kernel, strict=True):
+        filters[:, dy + 1, dx + 1] = weights.T
+    return filters.permute(0, 3, 1, 2)
+
+
+def _images_of(rows: torch.Tensor, side: int) -> torch.Tensor:
+    """Blocks ``(nblock, channel, side, side)`` of their rows, one after the other: channels_last, no copy."""
+    return rows.view(-1, side, side, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _rows_of(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`_images_of`."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +101,9 @@ class OrientedLayout:
     @property
     def npix(self) -> int:
         return self.region.npix
+
+    def copies(self, rows: int) -> int:
+        return rows // self.npix
 
     @cached_property
     def _blocks(self) -> np.ndarray:
@@ -110,18 +123,22 @@ class OrientedLayout:
         width = blocks.shape[1]
         inside = np.arange((width - 2) ** 2)
         x, y = gather_bits(inside), gather_bits(inside >> 1)
-        own = (np.arange(len(blocks))[:, None] * width**2 + y * width + x).ravel()
+        block = np.arange(len(blocks))[:, None]
+        nest = (block * inside.size + y * (width - 2) + x).ravel()
+        own = block * width**2 + (y + 1) * width + x + 1
         border = blocks >= 0
         border[:, 1:-1, 1:-1] = False
         tables = (
             np.maximum(blocks, 0).ravel().astype(np.int32),
             np.flatnonzero(blocks < 0),
-            own,
+            nest,
+            np.argsort(nest),
+            own.ravel(),
             np.flatnonzero(border),
         )
         first = start * (width - 2) ** 2
         on_device = (torch.from_numpy(table).to(self.device) for table in tables)
-        return OrientedPiece(first, first + len(own), width - 2, *on_device)
+        return OrientedPiece(first, first + len(nest), width - 2, *on_device)
 
 
 def bordered_blocks(region: Region, side: int) -> np.ndarray:

@@ -34,7 +34,7 @@ class SphericalTransform:
         nside: resolution of the grid.
         lmax: highest multipole.
         pixels: NEST indices ``(npix,)`` of the region, or None for the whole sphere.
-        spin: 0, or 2 with an axis of two (Q, U) / (E, B) before the last.
+        spin: 0, or more with an axis of two (Q, U) / (E, B) before the last.
         engine: "auto" chooses by device, "torch" takes the torch transform on a CPU too.
         dtype: precision of the torch transform's arithmetic; ducc0's is float64.
     """

@@ -21,12 +21,12 @@ _WORTH_A_THREAD = 200_000  # pixels of a batch below which one call of ducc0 is 
 
 @dataclass(frozen=True, eq=False)
 class DuccTransform:
-    """Spin-0 or spin-2 transform of ``(batch, ncomp, n)`` arrays on the touched rings of a set of pixels.
+    """Transform of one spin of ``(batch, ncomp, n)`` arrays on the touched rings of a set of pixels.
 
     Args:
         layout: the rings, and the pixels on them.
         lmax: highest multipole.
-        spin: 0 or 2.
+        spin: 0 or more.
     """
 
     layout: RingLayout

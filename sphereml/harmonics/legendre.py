@@ -77,10 +77,13 @@ class LegendreChunk:
 
 
 def _central_binomial(half: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """``binomial(2 half, half + offset) / 4**half``, ``|offset| <= 2``, as a product: no large logarithms cancel."""
+    """``binomial(2 half, half + offset) / 4**half`` as a product: no large logarithms cancel.
+
+    Offsets go to the spin, ``|offset| <= min(m, |s|) <= half``.
+    """
     count = np.arange(1, int(half.max()) + 1)
     central = np.concatenate([[1.0], np.cumprod(1 - 0.5 / count)])[half]
-    for step in (1, 2):
+    for step in range(1, int(np.abs(offset).max(initial=0)) + 1):
         central = central * np.where(np.abs(offset) >= step, (half + 1 - step) / (half + step), 1.0)
     return central
 

@@ -6,6 +6,7 @@ azimuth eastward, without gaps between rings.  Pixels of a touched ring that are
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -43,6 +44,26 @@ def alm_index(lmax: int) -> tuple[np.ndarray, np.ndarray]:
     ell = np.concatenate([np.arange(m, lmax + 1) for m in range(lmax + 1)])
     order = np.repeat(np.arange(lmax + 1), lmax + 1 - np.arange(lmax + 1))
     return ell, order
+
+
+def alm_lmax(alm: np.ndarray) -> int:
+    """Highest multipole of coefficients ``(..., nalm)``."""
+    return (math.isqrt(8 * alm.shape[-1] + 1) - 3) // 2
+
+
+def resize_alm(alm: np.ndarray, lmax: int) -> np.ndarray:
+    """Coefficients ``(..., nalm)`` cut at ``lmax``, or filled up to it with zeros; itself where it ends there."""
+    own = alm_lmax(alm)
+    if own == lmax:
+        return alm
+    low, high = sorted((own, lmax))
+    ell, order = alm_index(low)
+    place = order * (2 * high + 1 - order) // 2 + ell
+    if lmax < own:
+        return np.asarray(alm[..., place])
+    result = np.zeros((*alm.shape[:-1], alm_size(lmax)), alm.dtype)
+    result[..., place] = alm
+    return result
 
 
 @dataclass(frozen=True, eq=False)

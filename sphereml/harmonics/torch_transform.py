@@ -59,12 +59,12 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TorchTransform:
-    """Spin-0 or spin-2 transform of ``(batch, ncomp, n)`` tensors on the touched rings of a set of pixels.
+    """Transform of one spin of ``(batch, ncomp, n)`` tensors on the touched rings of a set of pixels.
 
     Args:
         layout: the rings, and the pixels on them.
         lmax: highest multipole.
-        spin: 0 or 2.
+        spin: 0 or more.
         device: where tables live and arithmetic happens.
         dtype: float64, or float32 (tables are computed in float64 and then rounded).
         budget: sizes of the Legendre tables; None: as suits the device.
@@ -80,7 +80,7 @@ class TorchTransform:
     def synthesize(self, alm: torch.Tensor) -> torch.Tensor:
         """Maps ``(batch, ncomp, npix)`` of alms ``(batch, ncomp, nalm)``."""
         alm = alm.to(self.device, self.dtype.to_complex())
-        alm = _helicities(alm) if self.spin else alm
+        alm = self._signed(_helicities(alm)) if self.spin else alm
         fourier = alm.new_empty((*alm.shape[:2], len(self.layout.rings), self.lmax + 1))
         for block, table in self._tables():
             fourier[..., block.orders] = self._sum_over_ell(alm, block, table)
@@ -100,7 +100,12 @@ class TorchTransform:
         for block, table in self._tables():
             inside = (block.factor != 0).squeeze(-1)
             alm[..., block.place[inside]] = self._sum_over_rings(fourier, block, table)[..., inside]
-        return _stokes(alm) if self.spin else alm
+        return _stokes(self._signed(alm)) if self.spin else alm
+
+    def _signed(self, helicities: torch.Tensor) -> torch.Tensor:
+        """What odd spins change in ``Q +- iU = -sum (E +- iB) +-sY``: the sign of the upper line, as in ducc0."""
+        sign = torch.tensor([-1.0 if self.spin % 2 else 1.0, 1.0], device=helicities.device, dtype=self.dtype)
+        return helicities * sign[:, None]
 
     def _sum_over_ell(self, alm: torch.Tensor, block: _Block, table: torch.Tensor) -> torch.Tensor:
         """Fourier coefficients ``(batch, ncomp, nring, nm)`` of one chunk."""

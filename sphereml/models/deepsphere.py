@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from sphereml.domains import HealpixSky
+from sphereml.domains.channels import Channels
 from sphereml.domains.chebyshev import ChebyshevLayout
 from sphereml.domains.convolution import Layout
 from sphereml.domains.healpix import LAYOUTS
@@ -53,7 +54,7 @@ class DeepsphereSky(HealpixSky):
         dtype, operator = torch.promote_types(x.dtype, torch.float32), self.operators[-1]
         return LAYOUTS.get((operator, dtype, x.device), lambda: ChebyshevLayout(operator, dtype, x.device))
 
-    def pool(self, x: torch.Tensor) -> torch.Tensor:
+    def pool(self, x: torch.Tensor, channels: Channels | None = None) -> torch.Tensor:
         return x.view(x.shape[0], -1, 4, x.shape[-1]).mean(dim=2)
 
 

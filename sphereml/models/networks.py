@@ -6,6 +6,7 @@ from typing import Any
 
 from sphereml.config.schema import ModelConfig
 from sphereml.domains import Domain
+from sphereml.domains.channels import Channels
 from sphereml.models.baselines import PointwiseLinear
 from sphereml.models.precision import single_precision
 from sphereml.models.resunet import ResUNet
@@ -15,7 +16,7 @@ Network = UNet | ResUNet | PointwiseLinear
 NETWORKS: dict[str, type[UNet] | type[ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 
 
-def build(config: ModelConfig, domain: Domain, channels_in: int, channels_out: int) -> Network:
+def build(config: ModelConfig, domain: Domain, channels_in: int | Channels, channels_out: int | Channels) -> Network:
     """A network that starts at zero when it corrects a first guess (form ``physical``)."""
     zero = config.form == "physical"
     with single_precision():
@@ -24,7 +25,8 @@ def build(config: ModelConfig, domain: Domain, channels_in: int, channels_out: i
 
 def options(config: ModelConfig) -> dict[str, Any]:
     """The keyword arguments of a configured network."""
-    names = ["width", "depth", "max_width", "kernel", "stencil", "dropout", "norm"]
+    names = ["depth", "max_width", "kernel", "stencil", "dropout", "norm", "products", "chiral"]
     if config.arch == "unet":
         names.append("convs_per_level")
-    return {name: getattr(config, name) for name in names}
+    width = Channels(config.width, config.odd_width, config.spin1_width, config.spin2_width)
+    return {"width": width} | {name: getattr(config, name) for name in names}

@@ -25,30 +25,34 @@ from torch import nn
 from torch.nn.functional import selu
 
 from sphereml.domains import Domain
+from sphereml.domains.channels import Channels
+from sphereml.domains.mixing import Mixing
 from sphereml.domains.protocol import Stencil
-from sphereml.models.layers import BlockOptions, ChannelNorm, Convolution, Norm
+from sphereml.models.layers import BlockOptions, ChannelDropout, ChannelNorm, Convolution, Norm
 
 
 class Residual(nn.Module):
     """Convolutions through ``widths`` with their input added; the last one halves the resolution with ``down``."""
 
-    def __init__(self, domain: Domain, widths: Sequence[int], options: BlockOptions, down: bool = False) -> None:
+    def __init__(self, domain: Domain, widths: Sequence[Channels], options: BlockOptions, down: bool = False) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            Convolution(domain, a, b, options.kernel, options.stencil) for a, b in pairwise(widths)
-        )
+        self.convolutions = nn.ModuleList(options.convolution(domain, a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(ChannelNorm(width, options.norm) for width in widths[1:])
-        self.dropout = nn.Dropout(options.dropout)
+        self.activations = nn.ModuleList(options.activation(width, selu) for width in widths[1:])
+        self.dropout = nn.ModuleList(_dropout(options.dropout, width) for width in widths[1:])
         self.down = down
         changes = down or widths[0] != widths[-1]
-        self.shortcut = Convolution(domain, widths[0], widths[-1], 1, options.stencil) if changes else None
+        # One tap makes no type of another.
+        kernel = 1 if options.stencil != "spin" or not Mixing(widths[0], widths[-1], 0).missing else options.kernel
+        self.shortcut = Convolution(domain, widths[0], widths[-1], kernel, options.stencil) if changes else None
 
     def forward(self, x: torch.Tensor, domain: Domain) -> torch.Tensor:
         """``(B, *shape, Cin)`` to ``(B, *shape, Cout)``, of the coarser domain with ``down``."""
         result, last = x, len(self.convolutions) - 1
-        for step, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+        layers = zip(self.convolutions, self.norms, self.activations, self.dropout, strict=True)
+        for step, (convolution, norm, activation, dropout) in enumerate(layers):
             act = cast(Convolution, convolution).descend if self.down and step == last else convolution
-            result = self.dropout(selu(norm(act(result, domain))))
+            result = dropout(activation(norm(act(result, domain))))
         return result + self._around(x, domain)
 
     def reach(self, domain: Domain) -> int:
@@ -62,14 +66,23 @@ class Residual(nn.Module):
         return around
 
 
+def _dropout(probability: float, channels: Channels) -> nn.Module:
+    """Single values dropped, of a spin both columns."""
+    if channels.are_even:
+        return nn.Dropout(probability)
+    return ChannelDropout(probability, channels, pixelwise=True)
+
+
 class ResUNet(nn.Module):
     """Maps ``(B, *shape, channels_in)`` to ``(B, *shape, channels_out)`` on any domain of the given domain's kind.
 
     Args:
         domain: of the maps, or another of its kind; it is asked for the shapes of the weights and not kept.
-        channels_in, channels_out: numbers of channels.
-        width: channels of the finest level; they double with each of the ``depth`` halvings, up to ``max_width``.
-        kernel, stencil, dropout, norm: of every residual, see :class:`~sphereml.models.layers.BlockOptions`.
+        channels_in, channels_out: numbers of channels; with ``stencil="spin"`` also by type, as ``Channels``.
+        width: channels of the finest level, by type too; they double with each of the ``depth`` halvings, up to
+            ``max_width``.
+        kernel, stencil, dropout, norm, products, chiral: of every residual, see
+            :class:`~sphereml.models.layers.BlockOptions`.
         zero_output: the last layer starts at zero, so that a network that corrects a first guess starts as that.
 
     Example:
@@ -82,34 +95,37 @@ class ResUNet(nn.Module):
     def __init__(
         self,
         domain: Domain,
-        channels_in: int,
-        channels_out: int = 1,
+        channels_in: int | Channels,
+        channels_out: int | Channels = 1,
         *,
-        width: int = 32,
+        width: int | Channels = 32,
         depth: int = 3,
         max_width: int = 512,
         kernel: int = 3,
         stencil: Stencil = "adjacent",
         dropout: float = 0.3,
         norm: Norm = "batch",
+        products: bool = False,
+        chiral: bool = False,
         zero_output: bool = False,
     ) -> None:
         super().__init__()
-        widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
-        options = BlockOptions(kernel, stencil, dropout, norm)
+        widths = [Channels.of(width).widened(2**level, max_width) for level in range(depth + 1)]
+        options = BlockOptions(kernel, stencil, dropout, norm, products=products, chiral=chiral)
 
-        def residual(*path: int, down: bool = False) -> Residual:
+        def residual(*path: Channels, down: bool = False) -> Residual:
             return Residual(domain, path, options, down)
 
-        self.stem = residual(channels_in, widths[0], widths[0])
+        self.stem = residual(Channels.of(channels_in), widths[0], widths[0])
         self.down = nn.ModuleList(residual(fine, fine, coarse, down=True) for fine, coarse in pairwise(widths))
         # The deepest step up brings the bottom's own convolution.
         narrowing = [[coarse, fine] for fine, coarse in pairwise(widths)]
         for path in narrowing[-1:]:
             path.insert(0, path[0])
         self.up = nn.ModuleList(residual(*path) for path in narrowing)
-        self.refine = nn.ModuleList(residual(width, width, width) for width in widths[:-1])
-        self.output = Convolution(domain, widths[0], channels_out, kernel, stencil, zero_output)
+        self.refine = nn.ModuleList(residual(own, own, own) for own in widths[:-1])
+        self.output = Convolution(domain, widths[0], channels_out, kernel, stencil, zero_output, chiral)
+        self.widths = widths
 
     @property
     def depth(self) -> int:
@@ -135,7 +151,7 @@ class ResUNet(nn.Module):
             levels.append(levels[-1].coarser())
         x = kept.pop()
         for level in reversed(range(len(self.up))):
-            x = levels[level].spread(self.up[level](x, levels[level + 1])) + kept[level]
+            x = levels[level].spread(self.up[level](x, levels[level + 1]), self.widths[level]) + kept[level]
             x = self.refine[level](x, levels[level])
         output: torch.Tensor = self.output(x, domain)
         return output

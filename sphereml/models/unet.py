@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sphereml.domains import Domain
+from sphereml.domains.channels import Channels
 from sphereml.domains.protocol import Stencil
 from sphereml.models.layers import BlockOptions, Convolution, ConvolutionBlock, Norm, Upsampling
 
@@ -23,10 +24,12 @@ class UNet(nn.Module):
 
     Args:
         domain: of the maps, or another of its kind; it is asked for the shapes of the weights and not kept.
-        channels_in, channels_out: numbers of channels.
-        width: channels of the finest level; they double with each of the ``depth`` poolings, up to ``max_width``.
+        channels_in, channels_out: numbers of channels; with ``stencil="spin"`` also by type, as ``Channels``.
+        width: channels of the finest level, by type too; they double with each of the ``depth`` poolings, up to
+            ``max_width``.
         convs_per_level: convolutions of a level on the way down, and again on the way up.
-        kernel, stencil, dropout, norm: of every block, see :class:`~sphereml.models.layers.BlockOptions`.
+        kernel, stencil, dropout, norm, products, chiral: of every block, see
+            :class:`~sphereml.models.layers.BlockOptions`.
         zero_output: the last layer starts at zero, so that a gain network starts as its baseline.
 
     Example:
@@ -39,10 +42,10 @@ class UNet(nn.Module):
     def __init__(
         self,
         domain: Domain,
-        channels_in: int,
-        channels_out: int = 1,
+        channels_in: int | Channels,
+        channels_out: int | Channels = 1,
         *,
-        width: int = 32,
+        width: int | Channels = 32,
         depth: int = 3,
         max_width: int = 512,
         convs_per_level: int = 2,
@@ -50,19 +53,24 @@ class UNet(nn.Module):
         stencil: Stencil = "adjacent",
         dropout: float = 0.3,
         norm: Norm = "batch",
+        products: bool = False,
+        chiral: bool = False,
         zero_output: bool = False,
     ) -> None:
         super().__init__()
-        widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
-        options = BlockOptions(kernel, stencil, dropout, norm, convs_per_level)
+        widths = [Channels.of(width).widened(2**level, max_width) for level in range(depth + 1)]
+        options = BlockOptions(kernel, stencil, dropout, norm, convs_per_level, products, chiral)
 
-        def block(channels: tuple[int, int]) -> ConvolutionBlock:
+        def block(channels: tuple[Channels, Channels]) -> ConvolutionBlock:
             return ConvolutionBlock(domain, channels, options)
 
-        self.down = nn.ModuleList(block(pair) for pair in zip([channels_in, *widths[:-1]], widths, strict=True))
-        self.upsampling = nn.ModuleList(Upsampling(domain, coarse, fine) for fine, coarse in pairwise(widths))
-        self.up = nn.ModuleList(block((2 * width, width)) for width in widths[:-1])
-        self.output = Convolution(domain, widths[0], channels_out, 1, zero=zero_output)
+        narrower = [Channels.of(channels_in), *widths[:-1]]
+        self.down = nn.ModuleList(block(pair) for pair in zip(narrower, widths, strict=True))
+        self.upsampling = nn.ModuleList(Upsampling(domain, coarse, fine, options) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(block((own + own, own)) for own in widths[:-1])
+        output_stencil: Stencil = "spin" if stencil == "spin" else "adjacent"
+        self.output = Convolution(domain, widths[0], channels_out, 1, output_stencil, zero_output, chiral)
+        self.widths = widths
 
     @property
     def depth(self) -> int:
@@ -85,10 +93,11 @@ class UNet(nn.Module):
             if step:
                 skipped.append(x)
                 levels.append(levels[-1].coarser())
-                x = levels[-2].pool(x)
+                x = levels[-2].pool(x, self.widths[step - 1])
             x = block(x, levels[-1])
         for step in reversed(range(len(self.up))):
-            x = torch.cat([skipped[step], self.upsampling[step](x, levels[step])], dim=-1)
+            own = self.widths[step]
+            x = own.concatenate(skipped[step], own, self.upsampling[step](x, levels[step]))
             x = self.up[step](x, levels[step])
         output: torch.Tensor = self.output(x, domain)
         return output

@@ -1,13 +1,10 @@
-"""Lambert azimuthal equal-area (ZEA) patches, and how Stokes Q and U turn into their axes.
+"""Lambert azimuthal equal-area (ZEA) patches.
 
 Conventions: those of :mod:`sphereml.patches.projection`.  The distance theta of a direction from the frame's z is
 ``rho = 2 sin(theta / 2)`` in the image, its azimuth is kept, and every pixel covers the same solid angle.
 
-Q and U are COSMO (Q > 0 along north-south; the basis is (south, east)).  The *patch's axes* at a pixel are those of its
-centre, parallel-transported along the great circle to the pixel.  The projection squeezes the radial direction by
-``cos(theta / 2)`` and stretches the other as much, without turning either, so these are also the image's own axes
-pulled back to the sky (the orthogonal factor of the projection's differential).  Turn the sphere so that the frame is
-that of lon = lat = position angle = 0: Q and U with respect to the patch's axes do not change, which is the test.
+Q and U turn into the patch's axes as in every projection: this one squeezes the radial direction by ``cos(theta / 2)``
+and stretches the other as much, without turning either.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.patches.projection import ProjectedPatch
-from sphereml.sky.stokes import directions, stokes_rotation, transport
 
 # The antipode of the centre is a circle of this radius, in radians at the centre.
 _RIM = 2.0
@@ -57,18 +53,3 @@ class LambertPatch(ProjectedPatch):
         """NaN at the antipode."""
         stretch = np.sqrt(2 / np.where(z > -1, 1 + z, np.nan))
         return x * stretch, y * stretch
-
-    def axes(self, frames: np.ndarray) -> np.ndarray:
-        """The patch's x axis at every pixel, unit tangent vectors ``(..., size, size, 3)``."""
-        x, z = (frames[..., None, None, :, column] for column in (0, 2))
-        return transport(x, z, self.vectors(frames))
-
-    def rotation(self, frames: np.ndarray) -> np.ndarray:
-        """What ``Q + iU`` of the sky (COSMO, with respect to the meridians) is multiplied by to be the patch's.
-
-        Returns:
-            ``exp(-2i psi)``, complex128 ``(..., size, size)``; psi is the angle from the sky's south to the patch's
-            -y, counted towards east.
-        """
-        theta, phi = directions(self.vectors(frames))
-        return stokes_rotation(self.axes(frames), theta, phi)

@@ -6,6 +6,7 @@ patches are ``(n, row, column, nchan)``.  Nothing is kept: a patch is its frame,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import healpy
@@ -14,7 +15,7 @@ import numpy as np
 from sphereml.errors import UserError
 from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.interpolation import apply, bilinear
+from sphereml.sky.interpolation import apply, bilinear, sample
 from sphereml.sky.rotations import frame_towards, uniform_centres
 
 # Below one accepted patch in this many draws, the mask and the zone contradict each other.
@@ -68,13 +69,19 @@ def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: Projec
     return np.concatenate(kept)[:n]
 
 
-def sample_patches(maps: np.ndarray, frames: np.ndarray, patch: ProjectedPatch) -> np.ndarray:
+def sample_patches(
+    maps: np.ndarray, frames: np.ndarray, patch: ProjectedPatch, spins: Sequence[int] | None = None
+) -> np.ndarray:
     """Cut patches from maps by bilinear interpolation.
 
     Args:
         maps: ``(npix, nchan)`` or ``(npix,)``, NEST, free of NaN and UNSEEN (they would spread to the neighbours).
         frames: ``(n, 3, 3)``.
+        spins: of the maps' fields in the order of their columns, which then turn into the patch's axes; None: scalars.
     Returns:
         ``(n, size, size, nchan)`` or ``(n, size, size)``.
     """
+    if spins is not None and any(spins):
+        vectors = patch.vectors(frames)
+        return sample(maps, vectors, south=-np.cross(vectors, patch.axes(frames, vectors)), spins=spins)
     return apply(bilinear(HealpixGrid.of_size(maps.shape[0]), patch.vectors(frames)), maps)

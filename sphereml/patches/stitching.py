@@ -8,7 +8,7 @@ pixel centres; the weights are divided by their sum.  So a map is continuous, wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import healpy
@@ -19,6 +19,7 @@ from sphereml.errors import UserError
 from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.rotations import frame_at
+from sphereml.sky.stokes import turned
 
 # A pixel whose best patch weighs less than this hangs on the rim of patches, where a network sees half of the context.
 SMOOTH_WEIGHT = 0.05
@@ -79,11 +80,14 @@ class Stitcher:
     Args:
         patch: geometry of the patches.
         grid: grid of the stitched map.
+        spins: of the fields in the order of their columns, which turn from the patches' axes into the meridian's
+            frames; None: scalars.
     """
 
-    def __init__(self, patch: ProjectedPatch, grid: HealpixGrid) -> None:
+    def __init__(self, patch: ProjectedPatch, grid: HealpixGrid, spins: Sequence[int] | None = None) -> None:
         self.patch = patch
         self.grid = grid
+        self.spins = spins
         self._weight = np.zeros(grid.npix)
         self._overlap = np.zeros(grid.npix, dtype=bool)
         self._mean: np.ndarray | None = None
@@ -131,6 +135,9 @@ class Stitcher:
         pixels, column, row = _pixels_inside(self.patch, frame, self.grid)
         weight = patch_weight(self.patch, column, row)
         values = _spline_values(image, column, row)
+        if self.spins is not None and any(self.spins):
+            vectors = np.stack(healpy.pix2vec(self.grid.nside, pixels, nest=True), axis=-1)
+            values = turned(values, self.patch.phase(frame, vectors[None])[0].conj(), self.spins)
         total = self._weight[pixels] + weight
         # A pixel exactly on a corner weighs 0 and adds nothing.
         share = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
@@ -154,10 +161,13 @@ class Stitcher:
 
 
 def stitch_stream(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], patch: ProjectedPatch, grid: HealpixGrid
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    patch: ProjectedPatch,
+    grid: HealpixGrid,
+    spins: Sequence[int] | None = None,
 ) -> Stitched:
     """Stitch batches of ``(values, frames)`` as they come, e.g. from a network."""
-    stitcher = Stitcher(patch, grid)
+    stitcher = Stitcher(patch, grid, spins)
     for values, frames in batches:
         stitcher.add(values, frames)
     return stitcher.result()

@@ -64,8 +64,10 @@ def lognormal_field(nside: int, spectrum: np.ndarray, rng: np.random.Generator) 
     return np.exp(log_field - field_variance(spectrum) / 2)
 
 
-def smooth(sky: np.ndarray, window: np.ndarray) -> np.ndarray:
+def smooth(sky: np.ndarray, window: np.ndarray, spin: int = 0) -> np.ndarray:
     """Convolve maps ``(..., npix)`` with the axisymmetric kernel of harmonic ``window`` ``(lmax + 1,)``.
+
+    With ``spin=2`` maps are ``(..., 2, npix)`` (Q, U), and the window acts on E and B.
 
     Multipoles above ``lmax``, which the transform does not hold, keep the window's last value ``w_L``:
     ``out = w_L sky + S (w - w_L) A sky`` with A the analysis (one Jacobi iteration) and S the synthesis.  Cutting them
@@ -74,5 +76,5 @@ def smooth(sky: np.ndarray, window: np.ndarray) -> np.ndarray:
     lmax = len(window) - 1
     grid = HealpixGrid.of_size(sky.shape[-1])
     ell, _ = alm_index(lmax)
-    alm = analysis(sky, lmax, iterations=1) * (window - window[-1])[ell]
-    return window[-1] * sky + synthesis(alm, grid.nside, lmax)
+    alm = analysis(sky, lmax, spin, iterations=1) * (window - window[-1])[ell]
+    return window[-1] * sky + synthesis(alm, grid.nside, lmax, spin)

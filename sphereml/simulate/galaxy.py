@@ -12,6 +12,11 @@ gas and a broad one is warm wherever it lies.  Then
 with per-phase ratios, and dark gas (H_2 and opaque HI, seen in dust but not at 21 cm) that rises faster than linearly
 with the cold column: ``N_dark = dark_share N_cnm^2 / (N_cnm + N_transition)``.
 
+The dust is polarized across the magnetic field of its phase (:mod:`sphereml.simulate.magnetic_field`,
+:mod:`sphereml.simulate.polarization`).  By default the field follows the gas, which is what it was before there was a
+field; with ``filaments`` above 0 the cold gas in turn follows the field (:mod:`sphereml.simulate.filaments`), in column
+and in velocity.
+
 Everything but the white noises passes the beam.  The random fields hold multipoles up to ``lmax = 2 nside``; the large
 scales of a seed are the same at every Nside, to the few per cent by which unresolved clumps change a pixel's column
 (the noise per pixel is drawn afresh).
@@ -22,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,12 +36,16 @@ from sphereml.data.velocity import VelocityAxis
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import gaussian_beam
 from sphereml.simulate.fields import gaussian_field, smooth
+from sphereml.simulate.filaments import string_filaments
+from sphereml.simulate.magnetic_field import draw_field
 from sphereml.simulate.phases import PHASES, PhaseSky, draw_phase
+from sphereml.simulate.polarization import DustPolarization, Emission, polarize
 from sphereml.simulate.spectral_cube import channel_maps
 from sphereml.sky.grid import HealpixGrid
 
 # Streams of random numbers, so that each part of the sky is a function of (seed, part) alone.
-_PHASE_STREAM, _CIB_STREAM, _DUST_NOISE_STREAM, _CUBE_NOISE_STREAM = 0, 100, 101, 102
+_PHASE_STREAM, _CIB_STREAM, _DUST_NOISE_STREAM, _CUBE_NOISE_STREAM, _STOKES_NOISE_STREAM = 0, 100, 101, 102, 103
+_FIELD_STREAM, _FILAMENT_STREAM = 200, 300  # and the number of the phase
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class DustModel:
         cib_power: C_ell of the cosmic infrared background at ell = 100, uK_RJ^2 sr.
         cib_slope: its power law (clustered galaxies).
         noise: white noise of the dust map, uK_RJ arcmin; 12 is about Planck's at 353 GHz.
+        stokes_noise: that of Q and of U; 34 is about Planck's (Planck 2018 I, arXiv:1807.06205, table 4).
     """
 
     dark_share: float = 0.7
@@ -57,6 +68,7 @@ class DustModel:
     cib_power: float = 1e-3
     cib_slope: float = -1.2
     noise: float = 12.0
+    stokes_noise: float = 34.0
 
 
 DUST = DustModel()
@@ -68,7 +80,8 @@ class Galaxy:
 
     ``velocity`` ``(nchan,)`` channel centres; ``brightness`` ``(npix, nchan)`` float32; ``dust`` ``(npix,)`` float32.
     ``components`` holds the truth at the beam's resolution, ``(npix,)`` float32 each: ``column_PHASE`` (cm^-2) and, in
-    uK_RJ, ``dust_PHASE``, ``dust_dark``, ``dust_cib``, ``dust_noise``, whose sum is ``dust``.
+    uK_RJ, ``dust_PHASE``, ``dust_dark``, ``dust_cib``, ``dust_noise``, whose sum is ``dust``.  ``polarization`` is made
+    when it is first asked for.
     """
 
     grid: HealpixGrid
@@ -76,6 +89,12 @@ class Galaxy:
     brightness: np.ndarray
     dust: np.ndarray
     components: dict[str, np.ndarray]
+    config: GalaxyConfig
+
+    @cached_property
+    def polarization(self) -> DustPolarization:
+        """Q and U of the dust, by phase; the gas is drawn again for it, so intensity alone costs no more."""
+        return _polarization(self.config, self.components)
 
 
 def simulate_galaxy(config: GalaxyConfig, progress: Callable[[str], None] | None = None) -> Galaxy:
@@ -93,15 +112,15 @@ def simulate_galaxy(config: GalaxyConfig, progress: Callable[[str], None] | None
     grid = HealpixGrid(config.nside)
     window = gaussian_beam(grid.safe_lmax, config.beam_arcmin)
     skies = []
-    for stream, phase in enumerate(PHASES):
+    for number, phase in enumerate(PHASES):
         report(f"gas: {phase.name}")
-        skies.append(draw_phase(grid, phase, _generator(config, _PHASE_STREAM + stream), grid.safe_lmax))
+        skies.append(_draw(config, number))
     components = _columns(skies, window)
     dust = _dust_parts(skies, components, config, window)
     axis = VelocityAxis(config.velocity_start + config.channel_width * np.arange(config.channels + 1))
     brightness = _observe(skies, axis, config, window, report)
     total = sum(dust.values(), start=np.zeros(grid.npix, dtype=np.float32))
-    return Galaxy(grid, axis.centres, brightness, total, components | dust)
+    return Galaxy(grid, axis.centres, brightness, total, components | dust, config)
 
 
 def _validate(config: GalaxyConfig) -> None:
@@ -111,12 +130,41 @@ def _validate(config: GalaxyConfig) -> None:
     for key, smallest in (("seed", 0), ("channels", 1), ("beam_arcmin", 0), ("noise_mk", 0)):
         if getattr(config, key) < smallest:
             raise UserError(f"galaxy.{key}={getattr(config, key)} is too small", f"give at least {smallest}")
+    if not 0 <= config.filaments <= 1:
+        raise UserError(f"galaxy.filaments={config.filaments:g} is no share", "give 0 to 1")
     if config.channel_width <= 0:
         raise UserError(f"galaxy.channel_width={config.channel_width} is not positive", "give a width in km/s")
 
 
 def _generator(config: GalaxyConfig, stream: int) -> np.random.Generator:
     return np.random.default_rng([config.seed, stream])
+
+
+def _draw(config: GalaxyConfig, number: int) -> PhaseSky:
+    """The gas of one phase; the kind that lies along its field gets filaments if they are wanted."""
+    grid, phase = HealpixGrid(config.nside), PHASES[number]
+    sky = draw_phase(grid, phase, _generator(config, _PHASE_STREAM + number), grid.safe_lmax)
+    if not (config.filaments and phase.alignment):
+        return sky
+    field = draw_field(sky, _generator(config, _FIELD_STREAM + number))
+    return string_filaments(sky, field, config.filaments, _generator(config, _FILAMENT_STREAM + number))
+
+
+def _polarization(config: GalaxyConfig, components: dict[str, np.ndarray]) -> DustPolarization:
+    emissions = {}
+    for number, phase in enumerate(PHASES):
+        sky = _draw(config, number)
+        field = draw_field(sky, _generator(config, _FIELD_STREAM + number))
+        emissions[phase.name] = Emission(phase.dust_ratio / 1e20 * sky.column, phase.polarization, field)
+        if phase.name == "cnm":
+            dark = DUST.dark_ratio / 1e20 * dark_column(sky.column)
+            emissions["dark"] = Emission(dark, phase.polarization, field)
+    grid = HealpixGrid(config.nside)
+    parts = polarize(emissions, gaussian_beam(grid.safe_lmax, config.beam_arcmin))
+    white = _generator(config, _STOKES_NOISE_STREAM).standard_normal((grid.npix, 2))
+    parts["noise"] = (DUST.stokes_noise / (60 * grid.resolution) * white).astype(np.float32)
+    total = sum(parts.values(), start=np.zeros((grid.npix, 2), dtype=np.float32))
+    return DustPolarization(total, parts, {name: components[f"dust_{name}"] for name in emissions})
 
 
 def _columns(skies: list[PhaseSky], window: np.ndarray) -> dict[str, np.ndarray]:

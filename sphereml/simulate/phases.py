@@ -5,7 +5,9 @@ Conventions: columns in hydrogen atoms cm^-2, LSR velocities and line widths (Ga
 
 The dust-to-gas ratios are Planck's: tau_353/N_H = 6-7e-27 cm^2 at 20 K (Planck 2013 XI, arXiv:1312.1300) is 8-9 uK_RJ
 per 1e20 cm^-2 in diffuse gas, up to twice that in cold dense gas, and about half in intermediate-velocity clouds
-(Planck Early XXIV, arXiv:1101.2036).
+(Planck Early XXIV, arXiv:1101.2036).  Intrinsic polarization fractions are chosen so that the sum over phases, each
+depolarized by its own field and by the others, reaches the 20 % at most that Planck finds (Planck 2018 XII,
+arXiv:1807.06212); cold gas lies along its field, warm gas does not (see :mod:`sphereml.simulate.magnetic_field`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ class Phase:
         rotation: amplitude of the ``sin l cos b`` pattern of Galactic rotation, km/s.
         line_width: Gaussian sigma of the line, km/s.
         dust_ratio: dust per gas, uK_RJ at 353 GHz per 1e20 cm^-2.
+        polarization: fraction of its dust emission that is polarized where the field lies in the plane of the sky.
+        alignment: share of the gas whose field runs along the ridges of its column.
+        turbulence: strength of the turbulent field per uniform field, in the rest of the gas.
     """
 
     name: str
@@ -44,6 +49,9 @@ class Phase:
     rotation: float
     line_width: float
     dust_ratio: float
+    polarization: float
+    alignment: float
+    turbulence: float
 
 
 PHASES = (
@@ -58,6 +66,9 @@ PHASES = (
         rotation=-5.0,
         line_width=2.5,
         dust_ratio=12.0,
+        polarization=0.25,
+        alignment=0.8,
+        turbulence=0.9,
     ),
     Phase(
         name="wnm",
@@ -70,6 +81,9 @@ PHASES = (
         rotation=-5.0,
         line_width=9.0,
         dust_ratio=8.0,
+        polarization=0.12,
+        alignment=0.0,
+        turbulence=0.9,
     ),
     Phase(
         name="ivc",
@@ -82,6 +96,9 @@ PHASES = (
         rotation=3.0,
         line_width=6.0,
         dust_ratio=5.0,
+        polarization=0.10,
+        alignment=0.0,
+        turbulence=0.9,
     ),
 )
 
@@ -93,11 +110,21 @@ VELOCITY_SLOPE, VELOCITY_KNEE = -3.7, 20.0
 
 @dataclass(frozen=True)
 class PhaseSky:
-    """Maps of one phase before the beam: column (cm^-2) and centre of its line (km/s), each ``(npix,)``."""
+    """Maps of one phase before the beam, each ``(npix,)``.
+
+    Args:
+        phase: whose maps these are.
+        column: cm^-2.
+        velocity: centre of the line, km/s.
+        clumps: column over its plane-parallel envelope as first drawn, isotropic, of mean one.
+        turbulence: the random part of the velocity, km/s.
+    """
 
     phase: Phase
     column: np.ndarray
     velocity: np.ndarray
+    clumps: np.ndarray
+    turbulence: np.ndarray
 
 
 def plane_envelope(lat: np.ndarray, thickness: float) -> np.ndarray:
@@ -120,4 +147,4 @@ def draw_phase(grid: HealpixGrid, phase: Phase, rng: np.random.Generator, lmax: 
     spectrum = phase.velocity_dispersion**2 * power_law(lmax, VELOCITY_SLOPE, VELOCITY_KNEE)
     turbulence = gaussian_field(grid.nside, spectrum, velocity_rng)
     rotation = phase.rotation * np.sin(np.radians(lon)) * np.cos(np.radians(lat))
-    return PhaseSky(phase, column, phase.velocity + rotation + turbulence)
+    return PhaseSky(phase, column, phase.velocity + rotation + turbulence, clumps, turbulence)

@@ -7,6 +7,7 @@ constants are reproduced exactly; it smooths by about ``(ell * pixel)^2 / 12`` i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import healpy
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.tangent import Basis, LocalFrames, geodesics
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,37 @@ def apply(interpolation: Interpolation, maps: np.ndarray) -> np.ndarray:
         (interpolation.weights.ravel(), interpolation.pixels.ravel(), starts), shape=(starts.size - 1, maps.shape[0])
     )
     return (matrix @ maps).reshape(*interpolation.shape, *maps.shape[1:])
+
+
+def sample(maps: np.ndarray, vectors: np.ndarray, south: np.ndarray, spins: Sequence[int]) -> np.ndarray:
+    """Values of maps with spins at any directions, in any frames there.
+
+    Each of the four pixels' values is first carried in parallel along the great circle to the direction, so that it is
+    as exact at the poles as elsewhere.
+
+    Args:
+        maps: ``(npix, columns)`` NEST, in the frames (south, east) of their pixels.
+        vectors: unit vectors ``(..., 3)``.
+        south: the first axes of the frames to give spins in, unit tangent vectors ``(..., 3)``: those of
+            :func:`sphereml.sky.stokes.tangent_basis` for a map's usual frames, a patch's ``-y``.
+        spins: of the maps' fields, in the order of their columns; a field with a spin takes two.
+    Returns:
+        ``(..., columns)``, in the dtype of the maps (float32 at least).
+    """
+    interpolation = bilinear(HealpixGrid.of_size(len(maps)), vectors)
+    _check_size(interpolation, len(maps))
+    here = Basis.along(vectors[..., None, :], south[..., None, :])
+    phase = geodesics(here, LocalFrames(interpolation.grid.nside).basis(interpolation.pixels)).phase
+    result = np.empty((*interpolation.shape, maps.shape[1]), dtype=np.result_type(maps.dtype, np.float32))
+    first = np.cumsum([0, *(2 if spin else 1 for spin in spins)])[:-1]
+    scalars = first[np.array(spins) == 0]
+    result[..., scalars] = apply(interpolation, maps[:, scalars])
+    for spin, column in zip(spins, first, strict=True):
+        if spin:
+            own = (maps[:, column] + 1j * maps[:, column + 1])[interpolation.pixels]
+            values = np.einsum("...k,...k->...", interpolation.weights * phase**spin, own)
+            result[..., column], result[..., column + 1] = values.real, values.imag
+    return result
 
 
 def _check_size(interpolation: Interpolation, npix: int) -> None:

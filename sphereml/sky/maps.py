@@ -123,12 +123,39 @@ class SkyMap:
         return f"<p>{self!r}</p><table><tr><th>map</th><th>least</th><th>largest</th></tr>{rows}</table>"
 
 
-def nest_rows(maps: SkyMap | np.ndarray) -> np.ndarray:
+Maps = SkyMap | np.ndarray
+
+
+def nest_rows(maps: Maps) -> np.ndarray:
     """Rows in NEST order, ``(npix,)`` of one column, else ``(columns, npix)``; a bare array is taken as it is."""
     if not isinstance(maps, SkyMap):
         return np.asarray(maps)
     rows = maps.nested().values.T
     return rows[0] if len(rows) == 1 else rows
+
+
+def nest_columns(maps: Maps, order: Order | None, name: str) -> np.ndarray:
+    """Values ``(npix, columns)`` in NEST order of maps, or of a bare array ``(npix,)``, rows or columns.
+
+    Args:
+        order: of the pixels of a bare array.
+        name: of the maps, for the message.
+
+    Raises:
+        UserError: a bare array whose order is not said.
+    """
+    if isinstance(maps, SkyMap):
+        return np.asarray(maps.nested().values)
+    if order is None:
+        raise UserError(
+            f"{name} is an array, which does not carry the order of its pixels",
+            "say order='ring' (as healpy reads maps) or order='nest', or give a SkyMap",
+        )
+    values = np.asarray(maps)
+    columns = values if values.ndim == 1 or values.shape[0] >= values.shape[-1] else values.T
+    return np.asarray(
+        SkyMap(columns, [f"column {i}" for i in range(columns.size // len(columns))], order).nested().values
+    )
 
 
 def replace_values(maps: SkyMap, values: np.ndarray, order: Order) -> SkyMap:

@@ -6,6 +6,8 @@ Conventions: Q and U are COSMO, with respect to the basis (south, east): Q > 0 a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -33,12 +35,32 @@ def transport(tangents: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.nd
     return np.asarray(tangents - share[..., None] * (start + end))
 
 
-def stokes_rotation(axes: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    """Factor from ``Q + iU`` with respect to the meridian to that in the basis whose east is ``axes``, ``(...)``.
+def frame_phase(axes: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """``exp(-i psi)`` for the basis whose east is ``axes = cos psi east - sin psi south``, ``(...)``.
 
-    With ``axes = cos psi east - sin psi south``, ``(Q + iU)' = exp(-2i psi) (Q + iU)``.
+    A field of spin s with respect to the meridian, times its s-th power, is the field in that basis.
     """
     _, south, east = tangent_basis(theta, phi)
     cosine = np.einsum("...i,...i->...", axes, east)
     minus_sine = np.einsum("...i,...i->...", axes, south)
-    return np.asarray((cosine + 1j * minus_sine) ** 2)
+    return np.asarray(cosine + 1j * minus_sine)
+
+
+def stokes_rotation(axes: np.ndarray, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Factor from ``Q + iU`` with respect to the meridian to that in the basis whose east is ``axes``, ``(...)``."""
+    return frame_phase(axes, theta, phi) ** 2
+
+
+def turned(values: np.ndarray, phase: np.ndarray, spins: Sequence[int]) -> np.ndarray:
+    """Columns ``(..., columns)`` with every field of spin s multiplied by ``phase^s``, ``(...)``.
+
+    Args:
+        spins: of the fields in the order of their columns; a field with a spin takes two (see ``sky.fields``).
+    """
+    result, column = values.copy(), 0
+    for spin in spins:
+        if spin:
+            field = (values[..., column] + 1j * values[..., column + 1]) * phase**spin
+            result[..., column], result[..., column + 1] = field.real, field.imag
+        column += 2 if spin else 1
+    return result

@@ -23,15 +23,10 @@ below the scatter, most with an unapodized mask.  Beams and mode coupling are no
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
@@ -99,6 +94,8 @@ def marginalize(
             mask, or the templates are linearly dependent there.
     """
     sky, templates, mask = _checked(sky, templates, mask)
+    if np.ptp(sky[mask > 0]) == 0:
+        raise UserError("the sky is constant on the mask", "choose another column of it, or a mask that keeps more")
     lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
     amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
@@ -147,27 +144,6 @@ def signal_loss(cmb: np.ndarray, cleaned_cmb: np.ndarray, mask: np.ndarray, band
         cleaned_cmb: ``(npix,)`` what cleaning leaves of it (:func:`clean_component`).
     """
     return power_left(cmb, cleaned_cmb, mask, bands)
-
-
-def save(result: Marginalization, path: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
-    """Write amplitudes, errors, spectra and band powers as JSON (the cleaned map goes to a template FITS file).
-
-    Args:
-        facts: what else is known, e.g. names and units of the sky and the templates; JSON values.
-    """
-    powers = (band_power(cl, result.bands).tolist() for cl in (result.before, result.after))
-    bands = {
-        name: {"lo": lo, "hi": hi, "before": before, "after": after}
-        for (name, (lo, hi)), before, after in zip(result.bands.items(), *powers, strict=True)
-    }
-    content = {
-        **(facts or {}),
-        **{name: getattr(result, name).tolist() for name in ("amplitudes", "errors", "covariance")},
-        "lmin": result.lmin,
-        "bands": bands,
-        **{name: getattr(result, name).tolist() for name in ("ell", "before", "after")},
-    }
-    return write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

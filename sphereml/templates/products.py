@@ -2,8 +2,9 @@
 
 Conventions
 -----------
-* In memory maps are NEST, Q/U in COSMO sign, missing pixels NaN; in the file they are RING, Galactic (``COORDSYS=G``),
-  float32, missing pixels ``UNSEEN`` (-1.6375e30), ``POLCCONV=COSMO`` where Q and U are present.
+* In memory maps are NEST, Q/U in COSMO sign, missing pixels NaN; in the file they are RING, Galactic (``COORDSYS=G``)
+  unless a SkyMap says another frame, float32, missing pixels ``UNSEEN`` (-1.6375e30), ``POLCCONV=COSMO`` where Q and U
+  are present.
 * A file has one unit, stated by every column (``TUNITn``).  Who made the file stands in the
   cards ``RUNID``, ``WEIGHTS`` (hash) and ``MODEL``.
 * Equal input gives equal bytes: no dates are written, ``DATASUM`` and ``CHECKSUM`` are present and checked on reading.
@@ -12,7 +13,7 @@ Conventions
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sphereml.data.healpix_fits import UNSEEN, read_healpix
 from sphereml.data.units import parse_unit
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import FRAMES
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.maps import SkyMap
 from sphereml.sky.ordering import nest_to_ring
@@ -65,22 +67,37 @@ def write_template(
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
     if not unit.strip():
         raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
-    table = _table(maps, unit, lone_stokes)
-    for key, value in (header or {}).items():
-        card, comment = CARDS.get(key, (_card_name(key), ""))
-        table.header[card] = (value, comment)
+    table = map_table(maps, unit, lone_stokes)
+    _add_cards(table, header or {})
     return write_atomically(path, _serialize(table))
 
 
-def write_sky_map(path: Path | str, maps: SkyMap, *, overwrite: bool = False) -> Path:
-    """Write maps with the names, units and spins of their fields; see :func:`write_template`.
+def write_sky_map(
+    path: Path | str, maps: SkyMap, *, overwrite: bool = False, tables: Sequence[fits.BinTableHDU] = ()
+) -> Path:
+    """Write maps with the names, units, spins and frame of their fields; see :func:`write_template`.
+
+    Args:
+        tables: further ones of the same file, behind the maps.
 
     Raises:
         UserError: as :func:`write_template`, or the fields have different units.
     """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", "choose another name or allow overwriting")
+    return write_atomically(path, serialize_sky_map(maps, tables))
+
+
+def serialize_sky_map(maps: SkyMap, tables: Sequence[fits.BinTableHDU] = ()) -> bytes:
+    """The bytes of the file that :func:`write_sky_map` writes."""
     nested = maps.nested()
+    if not nested.unit.strip():
+        raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
     columns = dict(zip(nested.column_names, nested.values.T, strict=True))
-    return write_template(path, columns, nested.unit, nested.header, overwrite=overwrite)
+    table = map_table(columns, nested.unit, frame=nested.frame)
+    _add_cards(table, nested.header)
+    return _serialize(table, *tables)
 
 
 def refuse_standing(paths: Iterable[Path], overwrite: bool) -> None:
@@ -99,7 +116,7 @@ def write_mask(path: Path | str, mask: np.ndarray, *, overwrite: bool = False) -
     path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
-    return write_atomically(path, _serialize(_table({"MASK": mask.astype(np.float32)}, "")))
+    return write_atomically(path, _serialize(map_table({"MASK": mask.astype(np.float32)}, "")))
 
 
 def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -116,15 +133,18 @@ def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
         return maps.values.astype(np.float64), dict(file.table().header)
 
 
-def _table(maps: Mapping[str, np.ndarray], unit: str, lone_stokes: bool = False) -> fits.BinTableHDU:
+def map_table(
+    maps: Mapping[str, np.ndarray], unit: str, lone_stokes: bool = False, *, frame: str = "G", name: str = "TEMPLATE"
+) -> fits.BinTableHDU:
+    """A table of HEALPix maps ``(npix,)`` NEST, in a file RING, with the cards that readers need."""
     sizes = {name: np.shape(values) for name, values in maps.items()}
     if len(set(sizes.values())) != 1 or len(next(iter(sizes.values()))) != 1:
         raise UserError(f"the maps of one template file have shapes {sizes}", "give full-sky maps of one Nside")
     grid = HealpixGrid.of_size(next(iter(sizes.values()))[0])
     stated = parse_unit(unit) if unit else ""
     columns = [fits.Column(n, "E", unit=stated or None, array=_column_values(n, values)) for n, values in maps.items()]
-    table = fits.BinTableHDU.from_columns(columns, name="TEMPLATE")
-    table.header.update(_sky_cards(grid))
+    table = fits.BinTableHDU.from_columns(columns, name=name)
+    table.header.update(_sky_cards(grid, frame))
     found = {stokes(name) for name in maps} - {None}
     if len(found) == 1 and not lone_stokes:
         raise UserError(f"Stokes {found.pop()} comes alone", "write Q and U together: their frame is one")
@@ -133,11 +153,18 @@ def _table(maps: Mapping[str, np.ndarray], unit: str, lone_stokes: bool = False)
     return table
 
 
-def _sky_cards(grid: HealpixGrid) -> dict[str, tuple[Any, str]]:
+def curve_table(name: str, columns: Mapping[str, np.ndarray]) -> fits.BinTableHDU:
+    """A table of curves ``(n,)``, integers as such, everything else in double precision."""
+    codes = {key: "J" if np.issubdtype(values.dtype, np.integer) else "D" for key, values in columns.items()}
+    listed = [fits.Column(key, codes[key], array=values) for key, values in columns.items()]
+    return fits.BinTableHDU.from_columns(listed, name=name)
+
+
+def _sky_cards(grid: HealpixGrid, frame: str) -> dict[str, tuple[Any, str]]:
     return {
         "PIXTYPE": ("HEALPIX", "HEALPix pixelization"),
         "ORDERING": ("RING", "pixel order"),
-        "COORDSYS": ("G", "Galactic coordinates"),
+        "COORDSYS": (frame, f"{FRAMES[frame]} coordinates"),
         "NSIDE": (grid.nside, "resolution parameter"),
         "FIRSTPIX": (0, "first pixel"),
         "LASTPIX": (grid.npix - 1, "last pixel"),
@@ -159,9 +186,15 @@ def _card_name(key: str) -> str:
     return key.upper() if len(key) <= 8 else f"HIERARCH {key.upper()}"
 
 
-def _serialize(table: fits.BinTableHDU) -> bytes:
+def _add_cards(table: fits.BinTableHDU, header: Mapping[str, Any]) -> None:
+    for key, value in header.items():
+        card, comment = CARDS.get(key, (_card_name(key), ""))
+        table.header[card] = (value, comment)
+
+
+def _serialize(*tables: fits.BinTableHDU) -> bytes:
     stream = io.BytesIO()
-    hdus = fits.HDUList([fits.PrimaryHDU(), table])
+    hdus = fits.HDUList([fits.PrimaryHDU(), *tables])
     for hdu in hdus:
         hdu.add_checksum(when="of the HDU")  # astropy's default comment is the time of writing
     hdus.writeto(stream)

@@ -45,12 +45,16 @@ class KeepLast(Checkpoint):
     """Writes ``last.ckpt`` at the end of every epoch and keeps the one before.
 
     As a checkpoint callback it runs after all others, whose state it must hold (the best epoch so far, the patience).
+    Weights that are not finite are not written and end the training: ``diverged`` says so.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.diverged = folder, False
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not all(torch.isfinite(value).all() for value in pl_module.state_dict().values()):
+            trainer.should_stop = self.diverged = True  # the last good epoch stays
+            return
         if (self.folder / LAST).is_file():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)

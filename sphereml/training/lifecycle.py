@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from sphereml.data.holdings import lock
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.tasks.protocol import Provenance
@@ -18,7 +22,11 @@ from sphereml.training.runs import Run
 
 @dataclass(frozen=True)
 class FitOptions:
-    """``resume`` goes on with an unfinished run, ``overwrite`` starts it again; ``say`` takes progress lines."""
+    """How a run is trained.
+
+    ``resume`` goes on with an unfinished run; ``overwrite`` starts it again, and with ``resume`` goes on with an
+    unfinished new one of a finished run.  ``say`` takes progress lines.
+    """
 
     resume: bool = False
     overwrite: bool = False
@@ -42,11 +50,27 @@ class Fitted:
 def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Callable[[Run], Fitted]) -> Run:
     """Train with ``fit``, or return the run when it is already complete.
 
+    A finished run that is trained again stays until the new one is finished, which is made in a folder beside it.
+
     Raises:
         UserError: an unfinished run stands there and neither resume nor overwrite is asked for, the data changed since
-            it was started, its folder cannot be written, or what ``fit`` refuses.
+            it was started, another process trains it, its folder cannot be written, or what ``fit`` refuses.
     """
-    fresh = options.overwrite or not run.folder.exists()
+    with _locked(run):
+        if not options.overwrite or not run.manifest().get("complete"):
+            return _train(run, provenance, options, fit)
+        fresh = replace(run, folder=run.folder.with_name(f".{run.folder.name}.new"))
+        _train(fresh, provenance, options, fit)
+        old = run.folder.with_name(f".{run.folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        run.folder.rename(old)
+        fresh.folder.rename(run.folder)
+        shutil.rmtree(old)
+        return run
+
+
+def _train(run: Run, provenance: Provenance, options: FitOptions, fit: Callable[[Run], Fitted]) -> Run:
+    started_here = not run.folder.exists() or (options.overwrite and not options.resume)
     if _claim(run, provenance, options):
         options.say(f"{run.name}: already trained in {run.folder}")
         return Run.open(run.folder)
@@ -59,7 +83,7 @@ def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Calla
         fitted = fit(run)
     except UserError as error:
         # What could never start leaves nothing behind, nor does what no resuming can save.
-        if fresh and (isinstance(error, Diverged) or not run.checkpoints.exists()):
+        if started_here and (isinstance(error, Diverged) or not run.checkpoints.exists()):
             shutil.rmtree(run.folder)
         else:
             run.update(seconds_train=spent())
@@ -75,7 +99,7 @@ def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Calla
 def _claim(run: Run, provenance: Provenance, options: FitOptions) -> bool:
     """Make the folder ours; True when there is nothing left to do."""
     manifest = run.manifest()
-    if options.overwrite and run.folder.exists():
+    if options.overwrite and not options.resume and run.folder.exists():
         shutil.rmtree(run.folder)
         manifest = {}
     if manifest.get("complete"):
@@ -85,6 +109,28 @@ def _claim(run: Run, provenance: Provenance, options: FitOptions) -> bool:
         raise UserError(f"an unfinished training stands in {run.folder}", "add --resume to go on, or --overwrite")
     if manifest:
         run.check_data(provenance.data)
+        run.check_config()
     else:
         run.start(provenance.data, **provenance.facts)
     return False
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """Hold the run against other processes; raises UserError that names the one that has it."""
+    path = run.folder.with_name(f".{run.folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {run.folder} ({error.strerror})", "choose another output=FOLDER") from None
+    try:
+        if not lock(descriptor, wait=False):
+            other = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            raise UserError(f"{other} trains in {run.folder}", "wait for it, or stop it")
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
-from sphereml.training.checkpoints import KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
+from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
 from sphereml.training.one_process import OneProcess
 from sphereml.training.regression import Regression, allow_tf32
@@ -72,14 +72,17 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     train = EpochSeeds(config.seed, STREAMS["train"], config.steps_per_epoch)
     validation = EpochSeeds(config.seed, STREAMS["validation"], config.validation_batches) if validates else None
     allow_tf32(config.precision == "tf32")
-    early = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True)] if validates else []
-    checkpoint = ModelCheckpoint(
-        run.checkpoints,
-        filename="best",
-        monitor="val_loss" if validation else None,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    keep, best = KeepLast(run.checkpoints), None
+    judging: list[Callback] = []
+    if validates:
+        best = ModelCheckpoint(
+            run.checkpoints,
+            filename="best",
+            monitor="val_loss",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
     progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -91,7 +94,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
-        callbacks=[EpochOfBatches(train), *early, progress, checkpoint, KeepLast(run.checkpoints)],
+        callbacks=[EpochOfBatches(train), progress, *judging, keep],
         plugins=[WholeCheckpoints(), OneProcess()],
         default_root_dir=run.folder,
         enable_model_summary=False,
@@ -108,20 +111,21 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             DataLoader(validation, batch_size=None) if validation else None,
             ckpt_path=str(last) if last else None,
         )
-    diverged = Diverged(f"the training of {run.name} diverged", "lower training.learning_rate")
-    if not checkpoint.best_model_path:  # no epoch had a finite validation loss
-        raise diverged
-    state = read_checkpoint(Path(checkpoint.best_model_path))
+    chosen = Path(best.best_model_path) if best is not None else run.checkpoints / LAST
+    if not chosen.is_file():  # no epoch had a finite loss
+        raise Diverged(f"the training of {run.name} diverged", "lower training.learning_rate")
+    state = read_checkpoint(chosen)
     module.load_state_dict(state["state_dict"])
     module.settle()
     if not all(torch.isfinite(value).all() for value in module.network.state_dict().values()):
-        raise diverged
-    best = checkpoint.best_model_score
-    return {
-        "epochs": trainer.current_epoch,
-        "best_epoch": state["epoch"],
-        "val_loss": None if best is None else float(best),
-    }
+        raise Diverged(f"the training of {run.name} diverged", "lower training.learning_rate")
+    facts = {"epochs": trainer.current_epoch, "best_epoch": state["epoch"], "val_loss": None}
+    if best is not None and best.best_model_score is not None:
+        facts["val_loss"] = float(best.best_model_score)
+    if keep.diverged or not all(torch.isfinite(value) for value in trainer.callback_metrics.values()):
+        facts["diverged_after_epoch"] = trainer.current_epoch
+        say(f"{run.name}: the training diverged in epoch {trainer.current_epoch}; epoch {state['epoch'] + 1} is kept")
+    return facts
 
 
 def _csv_version(run: Run) -> str:

@@ -183,6 +183,14 @@ class Run:
         values: dict[str, Any] = json.loads(self.scaling_path.read_text())
         return values
 
+    def check_config(self) -> None:
+        """Raise UserError when ``config.json`` is not what the training was started with."""
+        path = self.folder / "config.json"
+        if not path.is_file() or self.manifest().get("config_sha256") != file_checksum(path):
+            raise UserError(
+                f"{path} is not what the training was started with", "restore it, or train with --overwrite"
+            )
+
     def check_data(self, data: dict[str, Any]) -> None:
         """Raise UserError when the run was trained on other data than these, by their provenance."""
         trained = self.manifest().get("data", {})

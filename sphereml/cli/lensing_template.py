@@ -1,0 +1,131 @@
+"""``sphereml lensing template --kappa K.fits --e E.fits --out B.fits``: the lensing-B template of kappa and E."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sphereml.cli.experiment import say
+from sphereml.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sphereml.data.column_names import ColumnReference
+    from sphereml.data.field_maps import FieldMaps
+
+_ORDERS = ("gradient", "all")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Give E in its best form: an observed, hence lensed, Wiener-filtered E (`sphereml lensing estimate --e-out`) "
+        "with --order gradient, or an unlensed one with --order all.  Kappa of `sphereml lensing estimate` is Wiener-"
+        "filtered with the N0, response and C_L in its file; any other is taken as it is."
+    )
+    parser.add_argument("--kappa", required=True, metavar="FITS", help="HEALPix map of kappa")
+    parser.add_argument("--e", required=True, metavar="FITS", help="E as one column, or Q and U of which E is taken")
+    parser.add_argument("--unit", default="", help="unit of E, when its file states none")
+    parser.add_argument("--order", choices=_ORDERS, default="gradient", help="of the expansion (default gradient)")
+    parser.add_argument("--lmax", type=int, help="of E, kappa and the template (default 2 nside, at most 3000)")
+    parser.add_argument("--nside", type=int, help="of the template (default that of E)")
+    parser.add_argument(
+        "--filtered", action="store_true", help="kappa is Wiener-filtered already, whatever its file holds"
+    )
+    parser.add_argument("--out", required=True, metavar="FITS", help="Q and U, COSMO, of the lensing B alone")
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
+    parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
+
+
+def run(options: argparse.Namespace) -> None:
+    from sphereml.lensing.full_sky import TemplateInputs, e_of_maps
+    from sphereml.sky.fields import Field
+    from sphereml.sky.grid import HealpixGrid
+    from sphereml.sky.maps import SkyMap
+    from sphereml.templates.products import refuse_standing, write_sky_map
+
+    if options.network:
+        raise UserError("--run: no network of the full sky can be trained yet", "give --kappa and --e")
+    refuse_standing([Path(options.out)], options.overwrite)
+    kappa, e = _scalar(options.kappa, "1", options), _polarization(options)
+    if kappa.frame != e.frame:
+        raise UserError(f"kappa is in the frame {kappa.frame}, E in {e.frame}", "bring both to one frame")
+    nside = HealpixGrid(options.nside or e.grid.nside).nside
+    lmax = min(2 * min(nside, e.grid.nside), 3000) if options.lmax is None else options.lmax
+    held = 3 * min(nside, e.grid.nside) - 1
+    if not 2 <= lmax <= held:
+        raise UserError(f"--lmax {lmax} is out of what the maps hold", f"give 2 to {held}")
+    rows = e.values[0] * _factor(e)
+    inputs = TemplateInputs(
+        _kappa(options, kappa, lmax), e_of_maps(rows if len(rows) == 2 else rows[0], lmax), nside, lmax
+    )
+    template = inputs.template(options.order)
+    header = {"EXPANSIO": options.order, "LMAX": lmax}
+    field = Field("P", "uK_CMB", spin=2)
+    write_sky_map(options.out, SkyMap(template.T, field, "nest", e.frame, header), overwrite=options.overwrite)
+    say(f"lensing-B template ({options.order}, lmax {lmax}): {options.out}")
+
+
+def _kappa(options: argparse.Namespace, kappa: FieldMaps, lmax: int) -> np.ndarray:
+    """a_lm of the most likely kappa."""
+    import numpy as np
+
+    from sphereml.data.column_names import parse_reference
+    from sphereml.harmonics.transforms import analysis
+    from sphereml.lensing.full_sky import wiener_kappa
+
+    reach = min(lmax, 3 * kappa.grid.nside - 1)
+    curves = None if options.filtered else _curves(parse_reference(options.kappa))
+    values = np.nan_to_num(kappa.values[0, 0], nan=0.0)
+    if curves is None:
+        return analysis(values, reach)
+    reach = min(reach, len(curves["N0"]) - 1)
+    power, n0, response = (curves[name][: reach + 1] for name in ("C_KAPPA", "N0", "RESPONSE"))
+    say("kappa is Wiener-filtered with the curves of its file")
+    return wiener_kappa(analysis(values, reach), power, n0, response)
+
+
+def _curves(reference: ColumnReference) -> dict[str, np.ndarray] | None:
+    """The curves that stand beside an estimate of ours, None in every other file."""
+    import numpy as np
+    from astropy.io import fits
+
+    with fits.open(reference.path) as file:
+        if "CURVES" not in file:
+            return None
+        table = file["CURVES"].data
+        return {name: np.asarray(table[name], dtype=np.float64) for name in ("N0", "RESPONSE", "C_KAPPA")}
+
+
+def _scalar(name: str, unit: str, options: argparse.Namespace) -> FieldMaps:
+    from sphereml.data.column_names import parse_reference
+    from sphereml.data.field_maps import read_field
+    from sphereml.data.healpix_tables import list_columns
+
+    reference = parse_reference(name)
+    if not reference.columns and len(list_columns(reference)) != 1:
+        raise UserError(f"{name} holds several columns", "choose one, e.g. FILE[KAPPA]")
+    return read_field(name, 0, unit, options.no_checksum)
+
+
+def _polarization(options: argparse.Namespace) -> FieldMaps:
+    """E as one column, or Q and U."""
+    from sphereml.data.column_names import parse_reference
+    from sphereml.data.field_maps import read_field
+    from sphereml.data.healpix_tables import list_columns
+
+    reference = parse_reference(options.e)
+    columns = reference.columns or tuple(list_columns(reference).values())
+    if len(columns) == 1:
+        return _scalar(options.e, options.unit, options)
+    return read_field(options.e, 2, options.unit, options.no_checksum)
+
+
+def _factor(e: FieldMaps) -> float:
+    from sphereml.data.unit_conversion import conversion_factor
+
+    if not e.unit:
+        raise UserError("the file of E states no unit", "give it, e.g. --unit uK_CMB")
+    return conversion_factor(e.unit, "uK_CMB")

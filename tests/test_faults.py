@@ -1,0 +1,159 @@
+"""Nothing is lost and nothing damaged is used: signals, damaged checkpoints, two processes, late divergence."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_cli import GALAXY, PATCHES, done, sphereml
+
+from sphereml.data.holdings import lock
+from sphereml.training.checkpoints import LAST, PREVIOUS
+from sphereml.training.regression import Regression
+from sphereml.training.runs import Run
+
+SMALL = ["data.galaxy.nside=16" if "nside" in word else word for word in GALAXY]
+WORDS = [
+    *(*SMALL, *PATCHES, "model=unet_sphere", "model.width=4", "model.depth=1", "name=test"),
+    *("training.epochs=3", "training.steps_per_epoch=2", "training.validation_batches=1", "training.batch_size=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture
+def words(stores: Path, tmp_path: Path) -> list[str]:
+    return [*WORDS, f"data.stores={stores}", f"output={tmp_path}"]
+
+
+def the_folder(tmp_path: Path) -> Path:
+    (folder,) = (path for path in (tmp_path / "test").iterdir() if not path.name.startswith("."))
+    return folder
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Ctrl-C in the training step number ``at``."""
+    step = Regression.training_step
+
+    def interrupted(module: Regression, *batch: object) -> torch.Tensor:
+        if module.global_step == at:
+            raise KeyboardInterrupt
+        return step(module, *batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Regression, "training_step", interrupted)
+
+
+class Trap:
+    """An object whose unpickling leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(words, tmp_path, monkeypatch):
+    done("train", *words, f"output={tmp_path / 'whole'}")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 4)
+        assert sphereml("train", *words).code == 130
+    checkpoints = the_folder(tmp_path) / "checkpoints"
+    content = bytearray((checkpoints / LAST).read_bytes())
+    content[len(content) // 2] ^= 4
+    (checkpoints / LAST).write_bytes(content)
+    said = done("train", *words, "--resume").out
+    assert f"{LAST} is damaged: going on from the one before" in said
+    whole, resumed = (Run.open(the_folder(place)) for place in (tmp_path / "whole", tmp_path))
+    assert all(torch.equal(value, resumed.weights()[key]) for key, value in whole.weights().items())
+
+
+def test_a_checkpoint_runs_no_code(words, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 4)
+        sphereml("train", *words)
+    checkpoints, mark = the_folder(tmp_path) / "checkpoints", tmp_path / "mark"
+    for name in (LAST, PREVIOUS):
+        (checkpoints / name).write_bytes(pickle.dumps(Trap(mark)))
+    refused = sphereml("train", *words, "--resume")
+    assert "checkpoints" in refused.refusal and "--overwrite" in refused.refusal
+    # Under Slurm Lightning looks for such a file in the working folder.
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"trap": Trap(mark)}, "hpc_ckpt_1.ckpt")
+    done("train", *words, "--overwrite")
+    assert not mark.exists()
+
+
+def test_a_finished_run_stays_until_the_new_one_stands(words, tmp_path, monkeypatch):
+    done("train", *words)
+    folder = the_folder(tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        assert sphereml("train", *words, "--overwrite").code == 130
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    done("train", *words, "--overwrite", "--resume")
+    assert Run.open(folder).manifest()["complete"] and len(list((tmp_path / "test").iterdir())) == 1
+
+
+def test_two_trainings_of_one_run(words, tmp_path):
+    done("train", *words)
+    folder = the_folder(tmp_path)
+    path = folder.with_name(f".{folder.name}.lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.write(descriptor, b"process 7 on elsewhere")
+    assert lock(descriptor)
+    assert "process 7 on elsewhere trains in" in sphereml("train", *words).refusal
+    os.close(descriptor)
+    done("train", *words)
+    assert not path.exists()
+
+
+def test_a_changed_configuration_is_not_gone_on_with(words, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 4)
+        sphereml("train", *words)
+    path = the_folder(tmp_path) / "config.json"
+    path.write_text(path.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.002'))
+    assert "is not what the training was started with" in sphereml("train", *words, "--resume").refusal
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_late_divergence_is_said(words, tmp_path, monkeypatch, joined):
+    step = Regression.training_step
+
+    def spoiling(module: Regression, *batch: object) -> torch.Tensor:
+        return step(module, *batch) * (float("nan") if module.global_step >= 4 else 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Regression, "training_step", spoiling)
+    said = done("train", *words, f"training.join_validation={joined}").out
+    assert "the training diverged in epoch 3; epoch" in said
+    run = Run.open(the_folder(tmp_path))
+    assert run.manifest()["diverged_after_epoch"] == 3 and run.manifest()["best_epoch"] < 2
+    assert all(value.isfinite().all() for value in run.weights().values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_a_chain_of_models(words, tmp_path, number):
+    line = [sys.executable, "-m", "sphereml.cli.main", "train", "experiment=dust_demo", *words, "training.epochs=500"]
+    line = [word for word in line if not word.startswith("model=")] + ["models=[linear,unet_sphere,unet_flat]"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(f"test/*/checkpoints/{LAST}")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error.count("\n") == 1 and f"stopped by {number.name}; the same line with --resume goes on" in error
+    assert not list(tmp_path.glob("test/unet_flat-*"))
