@@ -126,11 +126,14 @@ class MapTask(Task):
             check_resolution(config, config.data.galaxy.nside)
         check_resolution(config, self.sky.grid.nside)
         if not self.closed_form:
-            self._refuse_turned_fields()
+            self.refuse_fields()
             self.footprint(self.split.train)
 
-    def _refuse_turned_fields(self) -> None:
-        """Raise UserError where patches or tiles would turn away from the frame of a field with a spin."""
+    def refuse_fields(self) -> None:
+        """Raise UserError for fields of the sky that the network cannot learn from or give.
+
+        Patches and turned tiles would turn away from the frame of a field with a spin.
+        """
         model, training = self.config.model, self.config.training
         turns = model.domain == "flat" or (training.footprint == "tiles" and training.rotations)
         spinning = [one for one in (*self.sky.input_fields, *self.sky.target_fields) if one.spin]
