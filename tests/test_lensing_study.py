@@ -25,11 +25,12 @@ from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Poster
 from sphereml.evaluation.lensing.noise import Judged, goal_ratio, noise, noise_ratio, patch_bands, wide_bands
 from sphereml.evaluation.lensing.nulls import null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets
-from sphereml.evaluation.lensing.seeds import same_but_seed, seed_spread
-from sphereml.evaluation.lensing.setting import run_names, settings_of
+from sphereml.evaluation.lensing.seeds import seed_spread
+from sphereml.evaluation.lensing.setting import settings_of
 from sphereml.evaluation.lensing.study import LensingStudy, refuse_few
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, check_calibration, edge_distance
 from sphereml.evaluation.protocol import StudyOptions
+from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.flat_polarization import FlatSky

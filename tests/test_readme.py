@@ -48,7 +48,7 @@ def test_small_commands(words):
 
 HEAVY = (
     "(train|compare|predict|study|demo|simulate|marginalize|bench|data fetch|data prepare|"
-    "data info|hough|spectra|lensing)"
+    "data info|config new|hough|spectra|lensing)"
 )
 
 

@@ -146,11 +146,11 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
 
 def _refusal(error: Exception) -> UserError:
     """Hydra's and OmegaConf's many lines as one, with the full name of the key."""
-    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+    from omegaconf.errors import ConfigKeyError
 
-    beneath = error.__cause__ or error.__context__
-    inner = beneath if isinstance(beneath, OmegaConfBaseException) or error.__cause__ is not None else error
-    assert inner is not None
+    # Hydra raises its refusal of a file's key without naming its cause.
+    beneath = error.__context__ if str(error).startswith("In '") else error.__cause__
+    inner = error if beneath is None else beneath
     line = _one_line(inner if str(error).startswith(("Could not override", "Error merging", "In '")) else error)
     key = str(getattr(inner, "full_key", None) or "")
     if isinstance(inner, ConfigKeyError) and key:

@@ -226,4 +226,9 @@ def find_runs(folder: Path) -> list[Run]:
     if not found:
         raise UserError(f"{folder} holds no run", "train first: `sphereml train experiment=NAME`")
     runs = [Run.open(path) for path in sorted(found)]
-    return sorted(runs, key=lambda run: (_FIRST.index(run.name) if run.name in _FIRST else len(_FIRST), run.name))
+    return sorted(runs, key=_place)
+
+
+def _place(run: Run) -> tuple[int, str, int]:
+    first = _FIRST.index(run.name) if run.name in _FIRST else len(_FIRST)
+    return first, run.name, run.config.training.seed

@@ -7,27 +7,14 @@ corrected, less their mean.  Beside the spread of pixels stands their error, mos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from sphereml.config.schema import EvaluationConfig
 from sphereml.evaluation.lensing.noise import Judged
 from sphereml.lensing.patch_spectra import PatchBands
-from sphereml.training.runs import Run
-
-
-def same_but_seed(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups of two runs or more whose configurations differ in ``training.seed`` alone."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        training = replace(run.config.training, seed=0)
-        alike = replace(run.config, training=training, output="", models=[], evaluation=EvaluationConfig())
-        groups.setdefault(repr(asdict(alike)), []).append(run)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def seed_spread(

@@ -20,9 +20,9 @@ from sphereml.evaluation.lensing.matter_density import SHIFT, DensityFit
 from sphereml.evaluation.lensing.noise import Judged, patch_bands
 from sphereml.evaluation.lensing.nulls import NullTest, null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
-from sphereml.evaluation.lensing.seeds import same_but_seed
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
+from sphereml.evaluation.run_groups import same_but_seed
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
@@ -31,17 +31,6 @@ from sphereml.training.runs import Run
 
 # Pixels of all patches that are worked on at a time.
 _PIXELS_AT_ONCE = 50 * 64**2
-
-
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """Names to tell runs apart by: the model's; where they share it with size, averaging, seed, or else the hash."""
-    names = [run.name for run in runs]
-    degrees = [f"{run.config.patches.size * run.config.patches.pixel_arcmin / 60:g}deg" for run in runs]
-    averaging = ["swa" if run.config.training.average_from < 1 else "" for run in runs]
-    for more in (degrees, averaging, [f"s{run.config.training.seed}" for run in runs]):
-        alike = {name: {m for n, m in zip(names, more, strict=True) if n == name} for name in names}
-        names = [f"{n}-{m}" if m and len(alike[n]) > 1 else n for n, m in zip(names, more, strict=True)]
-    return [run.folder.name if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
 
 
 def settings_of(runs: Sequence[Run]) -> list[list[Run]]:

@@ -12,8 +12,9 @@ from sphereml.evaluation.lensing.entries import main_part, notes_of, omega_c_ent
 from sphereml.evaluation.lensing.noise import output_bands
 from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import PAPER
-from sphereml.evaluation.lensing.setting import Setting, run_names, settings_of
+from sphereml.evaluation.lensing.setting import Setting, settings_of
 from sphereml.evaluation.protocol import Result, Study
+from sphereml.evaluation.run_groups import run_names
 
 
 class LensingStudy(Study):

@@ -1,34 +1,44 @@
 """``comparison.json``: scores of every model on the held-out sky, and what is drawn and written from them.
 
-Schema (version 2; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null where the map resolves none of a band):
+Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null where the map resolves none of a band):
 
-* ``split``, ``ell_bands`` (band -> [lo, hi]), ``target`` (name of the column), ``experiment`` (name, data, seed),
-  ``notes``.
+* ``version``, ``split``, ``ell_bands`` (band -> [lo, hi]), ``target`` (name of the column), ``experiment`` (name, data,
+  seed), ``notes``.
 * ``models``: by name ``domain``, ``form``, ``run``, ``seconds_train``, ``seconds_predict``, ``seam`` (of stitched
   maps); by band of the patches ``{"mean", "sem"}``; ``wins_vs_integrated`` (band -> n, ``of``; null without that
-  model); ``sphere`` and ``sphere_sem`` (band -> r), and the same ``_without_cuts``.
-* ``paired``: by model, baseline and band ``{"mean", "sem", "sigmas"}`` of the difference on patches; ``paired_sphere``:
-  the same by region.
-* ``spectra``: by model ``flat`` (ell, r, sem) and ``sphere`` (ell, r).
-* ``other_targets``: by column the same four, where there are several targets.
+  model); ``sphere`` and ``sphere_sem`` (band -> r) of the test region, ``sphere_without_cuts`` and its ``_sem`` of the
+  same without the discs of ``evaluation.cuts``.
+* ``groups``: by name the mean of models that differ in their seed alone, with the keys of a model but ``run``;
+  ``members`` names them, ``spread`` and ``sphere_spread`` (band -> standard deviation over the seeds, n - 1) how far
+  they come apart.
+* ``paired``: by model or group, baseline and band ``{"mean", "sem", "sigmas"}`` of the difference on patches;
+  ``paired_sphere``: the same by region (``test``, ``without_cuts``).
+* ``best``: by place (``flat``, ``sphere``, ``sphere_without_cuts``) and band the model or group that is above every
+  other one (groups in place of their members) by two standard errors of the paired difference; null where none is.
+* ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
+* ``other_targets``: by column ``models`` to ``spectra``, where there are several targets.
 * ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from sphereml.data.store import Sky
+from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
 from sphereml.evaluation.protocol import Result
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,10 @@ class Comparison(Result):
         self.drawing = drawing
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``comparison.json``, with the marginalization that the folder already holds of the same runs."""
+        """Write ``comparison.json`` and its numbers as ``comparison.csv``.
+
+        A marginalization that the folder already holds of the same runs is kept.
+        """
         if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
             try:
                 known = Comparison.load(folder).content
@@ -61,7 +74,16 @@ class Comparison(Result):
                 known = {}
             if "marginalization" in known and _runs(known) == _runs(self.content):
                 self.content["marginalization"] = known["marginalization"]
+        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
         return super().save(folder)
+
+    def _csv(self) -> str:
+        rows, text = self.rows(), io.StringIO()
+        columns = dict.fromkeys(key for row in rows for key in row)
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -88,17 +110,20 @@ class Comparison(Result):
         comparison_table(self.content)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [{"model": name} | _flattened(model) for name, model in self.content["models"].items()]
+        content = self.content
+        listed = content["models"] | content.get("groups", {})
+        return [{"model": name} | _flattened(entry) for name, entry in listed.items()]
 
     def to_xarray(self) -> Any:
-        """r(ell) on the sphere and on patches as an xarray Dataset over ``model`` and ``ell``."""
+        """r(ell) with its standard error, on the sphere and on patches, as an xarray Dataset over model and ell."""
         import xarray
 
         spectra = self.content["spectra"]
         first = next(iter(spectra.values()))
         variables = {
-            f"r_{where}": (("model", f"ell_{where}"), np.array([one[where]["r"] for one in spectra.values()], float))
-            for where in ("sphere", "flat")
+            f"{what}_{where}": (("model", f"ell_{where}"), np.array([s[where][what] for s in spectra.values()], float))
+            for where, what in product(("sphere", "flat"), ("r", "sem"))
+            if what in first[where]
         }
         coordinates = {"model": list(spectra)} | {f"ell_{where}": first[where]["ell"] for where in ("sphere", "flat")}
         return xarray.Dataset(variables, coords=coordinates, attrs={"split": self.content["split"]})
@@ -107,7 +132,10 @@ class Comparison(Result):
 def _flattened(entry: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     row: dict[str, Any] = {}
     for key, value in entry.items():
-        row |= _flattened(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
+        if isinstance(value, Mapping):
+            row |= _flattened(value, f"{start}{key}.")
+        else:
+            row[f"{start}{key}"] = " ".join(value) if isinstance(value, list) else value
     return row
 
 
@@ -117,6 +145,8 @@ def _runs(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fault(content: Mapping[str, Any]) -> str | None:
     """What the comparison lacks, in words, or None."""
+    if content.get("version", VERSION) > VERSION:
+        return f"has version {content['version']}, of a later sphereml"
     missing = [key for key in ("split", "ell_bands", "models") if key not in content]
     if missing:
         return f"lacks {', '.join(missing)}"

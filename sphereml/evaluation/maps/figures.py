@@ -22,7 +22,7 @@ _CAPTIONS = {
     "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "
     "block-jackknife standard errors.",
     "r_sphere": "The same on the sphere: pseudo-spectra of the full-sky maps under the test mask, in bins of 10 "
-    "multipoles.",
+    "multipoles, with block-jackknife standard errors.",
     "patch": "One held-out patch: the target and every model.",
 }
 
@@ -36,8 +36,8 @@ def draw_figures(drawing: Drawing, folder: Path) -> list[Path]:
     }
     if len(_flat_ell(scores)) > 1:
         drawn = {"r_flat": (_flat_curves(scores), _CAPTIONS["r_flat"])} | drawn
-    if len(scores.patches) > 1 and (against := next((b for b in BASELINES if b in scores.patches), None)):
-        bands = {name: one.bands for name, one in scores.patches.items()}
+    if len(scores.shown) > 1 and (against := next((b for b in BASELINES if b in scores.patches), None)):
+        bands = {name: scores.patches[name].bands for name in scores.shown}
         caption = f"Each point is one held-out patch: a model's r against that of {against}."
         drawn["scatter"] = (band_scatter(bands, against), caption)
     target, unit = sky.targets[:, 0].astype(np.float64), sky.target_fields[0].unit
@@ -52,7 +52,8 @@ def draw_figures(drawing: Drawing, folder: Path) -> list[Path]:
 
 def _networks(scores: TargetScores) -> list[str]:
     """Models whose maps are shown: all networks, or the first model where there is none."""
-    return [name for name, facts in scores.facts.items() if facts["domain"] != "none"] or [next(iter(scores.facts))]
+    models = [name for name in scores.facts if name not in scores.groups]
+    return [name for name in models if scores.facts[name]["domain"] != "none"] or models[:1]
 
 
 def _write(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> list[Path]:
@@ -73,25 +74,22 @@ def _flat_ell(scores: TargetScores) -> np.ndarray:
 
 def _flat_curves(scores: TargetScores) -> Figure:
     block = scores.held_out.test.block
-    curves = {name: block_jackknife(one.binned, block) for name, one in scores.patches.items()}
+    curves = {name: block_jackknife(scores.patches[name].binned, block) for name in scores.shown}
     bands = {name: band for name, band in scores.held_out.bands.items() if name != "r_low"}
     return correlation_curves(_flat_ell(scores), curves, bands, "held-out flat patches")
 
 
 def _sphere_curves(scores: TargetScores, width: int = 10) -> Figure:
     """r_ell averaged over bins of ``width`` multipoles from ell = 2 up."""
-    curves = {}
-    for name, regions in scores.sphere.items():
-        r = regions["test"].r[2:]
-        whole = len(r) // width * width
-        curves[name] = (r[:whole].reshape(-1, width).mean(axis=1), None)
-    ell = 2 + width * np.arange(len(next(iter(curves.values()))[0])) + (width - 1) / 2
+    binned = {name: scores.sphere[name]["test"].binned(width) for name in scores.shown}
+    curves = {name: (mean, sem) for name, (_, mean, sem) in binned.items()}
+    ell = next(iter(binned.values()))[0]
     return correlation_curves(ell, curves, dict(scores.held_out.bands), "sphere, test region")
 
 
 def _patch_figure(drawing: Drawing, scores: TargetScores) -> Figure:
     """The patch with the median correlation of the last model, so that the example is neither best nor worst."""
-    last = list(scores.patches.values())[-1].bands["r50"]
+    last = scores.patches[list(drawing.patches)[-1]].bands["r50"]
     chosen = int(np.argsort(last)[len(last) // 2])
     images = [drawing.targets[chosen, ..., 0], *(values[chosen, ..., 0] for values in drawing.patches.values())]
     width = scores.held_out.test.patch.extent

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
+from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
 
 _REMAKE = Comparison.remake
@@ -43,18 +44,18 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=number, with_error=_with_error, percent=_percent, duration=_duration)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
-    models = comparison["models"]
+    models = shown_rows(comparison)
     return template.render(
         style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         split=comparison["split"],
         experiment=_experiment(comparison.get("experiment")),
         bands=comparison["ell_bands"],
         models=models,
-        best=_best(models),
+        best=comparison.get("best") or {},
         sphere_bands=_sphere_bands(models),
         sphere_tables=_sphere_tables(comparison),
         timed=any("seconds_train" in m or "seconds_predict" in m for m in models.values()),
-        paired=comparison.get("paired") or {},
+        paired={name: pairs for name, pairs in (comparison.get("paired") or {}).items() if name in models},
         marginalization=_marginalization(comparison),
         notes=[str(note) for note in comparison.get("notes") or []],
         figures=figures,
@@ -103,7 +104,7 @@ def _sphere_bands(models: Mapping[str, Any]) -> list[str]:
 
 def _sphere_tables(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """One table a region: each model's r and its paired difference to the linear model, by band."""
-    models, tables = comparison["models"], {}
+    models, tables = shown_rows(comparison), {}
     bands = _sphere_bands(models)
     for key, (region, title) in _SPHERE_TITLES.items():
         rows = {}
@@ -112,22 +113,18 @@ def _sphere_tables(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 continue
             errors = model.get(f"{key}_sem") or {}
             pairs = (comparison.get("paired_sphere") or {}).get(name, {}).get("linear", {}).get(region, {})
+            spread, best = model.get(f"{key}_spread") or {}, (comparison.get("best") or {}).get(key) or {}
             rows[name] = {
-                "r": [{"mean": model[key].get(band), "sem": errors.get(band)} for band in bands],
+                "r": [
+                    {"mean": model[key].get(band), "sem": errors.get(band), "spread": spread.get(band)}
+                    for band in bands
+                ],
+                "best": [best.get(band) == name for band in bands],
                 "minus_linear": [pairs.get(band) for band in bands],
             }
         if rows:
             tables[title] = rows
     return tables
-
-
-def _best(models: Mapping[str, Any]) -> dict[str, str | None]:
-    """The model with the highest mean in r50 and in r150."""
-    best: dict[str, str | None] = {}
-    for band in ("r50", "r150"):
-        means = [(mean, name) for name, model in models.items() if is_finite(mean := (model[band] or {}).get("mean"))]
-        best[band] = max(means)[1] if means else None
-    return best
 
 
 def _marginalization(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -172,11 +169,16 @@ def _first(value: Any) -> Any:
 
 
 def _with_error(value: Any, digits: int = 3) -> Markup | str:
-    """``{"mean", "sem"}`` as mean ± sem; a missing error is left out."""
+    """``{"mean", "sem"}`` as mean ± sem, with the ``spread`` over seeds; what is missing is left out."""
     if not isinstance(value, Mapping) or not is_finite(value.get("mean")):
         return ABSENT
-    mean, sem = number(value["mean"], digits), value.get("sem")
-    return Markup('{}<span class="error"> ± {}</span>').format(mean, number(sem, digits)) if is_finite(sem) else mean
+    mean, sem, spread = number(value["mean"], digits), value.get("sem"), value.get("spread")
+    shown = Markup('{}<span class="error"> ± {}</span>').format(mean, number(sem, digits)) if is_finite(sem) else mean
+    return (
+        Markup('{}<span class="error"> (seeds {})</span>').format(shown, number(spread, digits))
+        if is_finite(spread)
+        else shown
+    )
 
 
 def _percent(value: Any) -> Markup | str:

@@ -13,78 +13,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from sphereml.config.schema import EvaluationConfig
 from sphereml.data.split_files import Split
-from sphereml.errors import UserError
+from sphereml.evaluation.maps.patches import PATCH_BANDS, PatchScores, TestPatches, score_patches
+from sphereml.evaluation.maps.ranking import best_on_patches, best_on_sphere
 from sphereml.evaluation.maps.sphere import SphereScores, score_sphere
-from sphereml.evaluation.statistics import block_jackknife, paired
+from sphereml.evaluation.statistics import block_jackknife, jackknife_error, paired
 from sphereml.harmonics.bands import Bands
-from sphereml.harmonics.flat import FlatModes
-from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
-from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.masks import apodize, disc, latitude_cut
+from sphereml.sky.masks import apodize, disc
 
 # Every other model is paired with them, where they are there.
 BASELINES = ("integrated", "linear")
-PATCH_BANDS = ("r50", "r150")
-
-
-@dataclass(frozen=True, eq=False)
-class TestPatches:
-    """The held-out patches: frames ``(n, 3, 3)``, window ``(n, size, size)``, jackknife block ``(n,)``."""
-
-    patch: GnomonicPatch
-    frames: np.ndarray
-    window: np.ndarray
-    block: np.ndarray
-
-
-def draw_test_patches(
-    patch: GnomonicPatch, split: Split, max_masked: float, evaluation: EvaluationConfig
-) -> TestPatches:
-    """``evaluation.patches`` patches with centres in the test region, the split's margin from the equator.
-
-    Raises:
-        UserError: all of them lie in one block, so that no standard error could be given.
-    """
-    margin = split.margin
-    centres = split.test & ~latitude_cut(split.grid, -margin, margin) if margin else split.test
-    zone = PatchZone(centres, split.test, max_masked)
-    frames = draw_frames(np.random.default_rng(evaluation.seed), evaluation.patches, zone, patch)
-    block = HealpixGrid(evaluation.block_nside).pixels_at(frames[:, :, 2])
-    if len(np.unique(block)) < 2:
-        raise UserError(
-            f"all {len(frames)} test patches lie in one block of sky: no standard error can be given",
-            "raise evaluation.patches or evaluation.block_nside",
-        )
-    inside = sample_patches(split.test.astype(np.float32), frames, patch) > 0.999
-    window = inside.astype(np.float64)
-    if split.weight is not None:
-        window *= sample_patches(split.weight, frames, patch)
-    return TestPatches(patch, frames, window, block)
-
-
-@dataclass(frozen=True, eq=False)
-class PatchScores:
-    """Correlations of one model: bands ``{name: (n,)}`` and binned r ``(n, nbin)`` at ``ell``."""
-
-    bands: dict[str, np.ndarray]
-    ell: np.ndarray
-    binned: np.ndarray
-
-
-def score_patches(prediction: np.ndarray, target: np.ndarray, test: TestPatches, bands: Bands) -> PatchScores:
-    """Per-mode r of predicted patches ``(n, size, size)`` against the target's under the window."""
-    modes = FlatModes(test.patch)
-    predicted, true, window = (torch.from_numpy(x.astype(np.float64)) for x in (prediction, target, test.window))
-    r = modes.per_mode_r(predicted, true, window)
-    flat = bands.chosen(PATCH_BANDS)
-    scores = dict(zip(flat, modes.band_mean(r, flat).numpy().T, strict=True))
-    kept = modes.bin_ell < max(bands.upper)
-    return PatchScores(scores, modes.bin_ell[kept], modes.bin_mean(r).numpy()[:, kept])
+# Regions of the sphere, and under which key of a model their scores stand.
+REGION_KEYS = {"test": "sphere", "without_cuts": "sphere_without_cuts"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +61,8 @@ class TargetScores:
 
     Args:
         target: of the whole sphere ``(npix,)`` and on the test patches ``(n, size, size)``.
+        groups: names of means over models that differ in their seed alone, with those models; their scores stand with
+            the others, under these names.
     """
 
     held_out: HeldOut
@@ -126,6 +70,7 @@ class TargetScores:
     patches: dict[str, PatchScores] = field(default_factory=dict)
     sphere: dict[str, dict[str, SphereScores]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, sphere: np.ndarray, patches: np.ndarray, **facts: Any) -> None:
         """Score one model's full-sky map ``(npix,)`` and its patches ``(n, size, size)``."""
@@ -137,11 +82,44 @@ class TargetScores:
         }
         self.facts[name] = facts
 
+    def add_mean(self, name: str, members: list[str]) -> None:
+        """Score the mean of models that were added: the scores' mean, not the maps'."""
+        self.groups[name] = members
+        self.patches[name] = PatchScores.mean([self.patches[member] for member in members])
+        parts = [self.sphere[member] for member in members]
+        self.sphere[name] = {region: SphereScores.mean([part[region] for part in parts]) for region in parts[0]}
+        self.facts[name] = {key: self.facts[members[0]][key] for key in ("domain", "form")}
+        self.facts[name] |= {
+            key: float(np.mean([self.facts[member][key] for member in members]))
+            for key in ("seconds_train", "seconds_predict")
+        }
+
+    @property
+    def shown(self) -> list[str]:
+        """What tables and figures show: every model, and one mean in place of those that differ in their seed."""
+        group_of = {member: name for name, members in self.groups.items() for member in members}
+        models = [name for name in self.patches if name not in self.groups]
+        return list(dict.fromkeys(group_of.get(name, name) for name in models))
+
     def to_json(self) -> dict[str, Any]:
-        """``models``, ``paired``, ``paired_sphere`` and ``spectra`` of ``comparison.json``."""
-        parts = {"models": self._model, "paired": self._pairs, "paired_sphere": self._sphere_pairs}
-        parts["spectra"] = self._spectra
-        return {key: {name: entry(name) for name in self.patches} for key, entry in parts.items()}
+        """``models``, ``groups``, ``paired``, ``paired_sphere``, ``best`` and ``spectra`` of ``comparison.json``."""
+        models = [name for name in self.patches if name not in self.groups]
+        content: dict[str, Any] = {
+            "models": {name: self._model(name) for name in models},
+            "groups": {name: self._group(name) for name in self.groups},
+        }
+        for key, entry in (("paired", self._pairs), ("paired_sphere", self._sphere_pairs), ("spectra", self._spectra)):
+            content[key] = {name: entry(name) for name in self.patches}
+        return content | {"best": self._best()}
+
+    def _best(self) -> dict[str, dict[str, str | None]]:
+        """The best of what is shown, by place and band; None where no paired difference is clear."""
+        values = {name: self.patches[name].bands for name in self.shown}
+        found = {"flat": best_on_patches(values, self.held_out.test.block)}
+        for region, key in REGION_KEYS.items():
+            if region in self.held_out.masks:
+                found[key] = best_on_sphere({name: self.sphere[name][region] for name in self.shown})
+        return found
 
     def _model(self, name: str) -> dict[str, Any]:
         scores, block = self.patches[name].bands, self.held_out.test.block
@@ -152,11 +130,23 @@ class TargetScores:
                 mean, sem = block_jackknife(scores[band], block)
                 entry[band] = {"mean": float(mean), "sem": float(sem)}
         entry["wins_vs_integrated"] = self._wins(name)
-        for region, key in (("test", "sphere"), ("without_cuts", "sphere_without_cuts")):
+        for region, key in REGION_KEYS.items():
             if region in self.sphere[name]:
                 found = self.sphere[name][region]
                 entry[key] = dict.fromkeys(("r50", "r150", "r_low")) | found.bands
                 entry[f"{key}_sem"] = found.sem
+        return entry
+
+    def _group(self, name: str) -> dict[str, Any]:
+        """A mean over seeds as a model, its members, and the standard deviation (n - 1) of each score over them."""
+        members = self.groups[name]
+        bands = self.patches[name].bands
+        spread = {band: _spread([self.patches[one].bands[band].mean() for one in members]) for band in bands}
+        entry = self._model(name) | {"members": members, "spread": spread}
+        for region, key in REGION_KEYS.items():
+            if region in self.sphere[name]:
+                found = [self.sphere[one][region].bands for one in members]
+                entry[f"{key}_spread"] = {band: _spread([one[band] for one in found]) for band in found[0]}
         return entry
 
     def _wins(self, name: str) -> dict[str, int] | None:
@@ -172,14 +162,14 @@ class TargetScores:
 
     def _pairs(self, name: str) -> dict[str, Any]:
         """Differences to the baselines, patch by patch."""
-        own, pairs = self.patches[name].bands, {}
-        for baseline in self._others(name):
-            other = self.patches[baseline].bands
-            found = {band: paired(own[band], other[band], self.held_out.test.block) for band in own}
-            pairs[baseline] = {
-                band: {"mean": one.mean, "sem": one.sem, "sigmas": one.sigmas} for band, one in found.items()
+        own = self.patches[name].bands
+        return {
+            baseline: {
+                band: paired(own[band], self.patches[baseline].bands[band], self.held_out.test.block).to_json()
+                for band in own
             }
-        return pairs
+            for baseline in self._others(name)
+        }
 
     def _sphere_pairs(self, name: str) -> dict[str, Any]:
         """Differences to the baselines on the sphere, in each region, from the common jackknife."""
@@ -193,7 +183,12 @@ class TargetScores:
     def _spectra(self, name: str) -> dict[str, Any]:
         scores, sphere = self.patches[name], self.sphere[name]["test"]
         mean, sem = block_jackknife(scores.binned, self.held_out.test.block)
+        error = jackknife_error(sphere.r_samples, sphere.size)
         return {
             "flat": {"ell": scores.ell.tolist(), "r": mean.tolist(), "sem": sem.tolist()},
-            "sphere": {"ell": sphere.ell.tolist(), "r": sphere.r.tolist()},
+            "sphere": {"ell": sphere.ell.tolist(), "r": sphere.r.tolist(), "sem": error.tolist()},
         }
+
+
+def _spread(values: list[float]) -> float:
+    return float(np.std(values, ddof=1))

@@ -7,6 +7,7 @@ use no iterations: their differences matter, not their values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +25,42 @@ class SphereScores:
     """r of one map against the target.
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
-    of the whole mask and without each block, and ``size`` ``(nblock,)`` the weight of each block.
+    of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
+    ``size`` ``(nblock,)`` the weight of each block.
     """
 
     ell: np.ndarray
     r: np.ndarray
     bands: dict[str, float]
-    sem: dict[str, float]
     samples: dict[str, np.ndarray]
+    r_samples: np.ndarray
     size: np.ndarray
+
+    @classmethod
+    def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
+        """The mean score of several maps under one mask."""
+        first = scores[0]
+        return cls(
+            first.ell,
+            np.mean([one.r for one in scores], axis=0),
+            {name: float(np.mean([one.bands[name] for one in scores])) for name in first.bands},
+            {name: np.mean([one.samples[name] for one in scores], axis=0) for name in first.samples},
+            np.mean([one.r_samples for one in scores], axis=0),
+            first.size,
+        )
+
+    @property
+    def sem(self) -> dict[str, float]:
+        """Jackknife error of every band."""
+        return {name: float(jackknife_error(samples, self.size)) for name, samples in self.samples.items()}
+
+    def binned(self, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Middles, mean r and its jackknife error of bins of ``width`` multipoles from ell = 2 up, each ``(nbin,)``."""
+        count = (len(self.r) - 2) // width
+        rows = np.concatenate([self.r[None], self.r_samples])[:, 2 : 2 + count * width].reshape(-1, count, width)
+        means = rows.mean(axis=-1)
+        middles = 2 + width * np.arange(count) + (width - 1) / 2
+        return middles, means[0], jackknife_error(means[1:], self.size)
 
     def difference(self, other: SphereScores) -> dict[str, dict[str, float]]:
         """Paired difference ``self - other`` of every band with its jackknife error; JSON values."""
@@ -65,8 +93,7 @@ def score_sphere(
     masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
     rows = np.stack([_correlation(maps, kept, lmax, iterations=0) for kept in masks])
     samples = dict(zip(bands, band_mean(rows, bands).T, strict=True))
-    sem = {name: float(jackknife_error(samples[name], size[used])) for name in bands}
-    return SphereScores(np.arange(lmax + 1), r, named, sem, samples, size[used])
+    return SphereScores(np.arange(lmax + 1), r, named, samples, rows, size[used])
 
 
 def _correlation(maps: np.ndarray, mask: np.ndarray, lmax: int, iterations: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,14 +15,17 @@ from sphereml.data.split_files import Split, read_split
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
-from sphereml.evaluation.maps.scores import HeldOut, TargetScores, draw_test_patches, region_masks
+from sphereml.evaluation.maps.patches import draw_test_patches
+from sphereml.evaluation.maps.scores import HeldOut, TargetScores, region_masks
 from sphereml.evaluation.protocol import Result, Study, StudyOptions
+from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.maps import SkyMap
 from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
 from sphereml.tasks.maps import MapTask
+from sphereml.tasks.protocol import Say
 from sphereml.templates.products import refuse_standing, write_sky_map
 from sphereml.training.predictor import Prediction, Predictor
 from sphereml.training.runs import Run
@@ -43,10 +46,8 @@ class MapStudy(Study):
         for run in self.runs:
             _refuse_other_experiment(run, first)
             run.check_data(self.sky.provenance)
-        names = [run.name for run in runs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"two runs of the model {twice} stand side by side", "name the run folders to compare")
+        self.runs = _without_repeats(self.runs, options.say)
+        self.names = dict(zip((run.folder for run in self.runs), run_names(self.runs), strict=True))
 
     @property
     def config(self) -> ExperimentConfig:
@@ -74,26 +75,41 @@ class MapStudy(Study):
     @cached_property
     def predictors(self) -> dict[str, Predictor]:
         given = {"sky": self.sky, "split": self.split}
-        return {run.name: Predictor(run, open_task(run.config, self.options.say, **given)) for run in self.runs}
+        return {
+            self.names[run.folder]: Predictor(run, open_task(run.config, self.options.say, **given))
+            for run in self.runs
+        }
 
     def predict(self, run: Run) -> Prediction:
         """The full-sky prediction of a run."""
-        if run.name not in self._predictions:
-            prediction = self.predictors[run.name].sphere(self.sky)
+        name = self.names[run.folder]
+        if name not in self._predictions:
+            prediction = self.predictors[name].sphere(self.sky)
             # Of the network's output, a correction to the first guess: far less of the map.
             seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
-            self.options.say(f"{run.name}: full sky in {prediction.seconds:.1f} s{seam}")
-            self._predictions[run.name] = prediction
-        return self._predictions[run.name]
+            self.options.say(f"{name}: full sky in {prediction.seconds:.1f} s{seam}")
+            self._predictions[name] = prediction
+        return self._predictions[name]
 
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
-        paths = [folder / f"{run.name}.fits" for run in self.runs]
+        paths = [folder / f"{self.names[run.folder]}.fits" for run in self.runs]
         refuse_standing(paths, overwrite)
         for run, path in zip(self.runs, paths, strict=True):
-            header = self.predictors[run.name].header()
+            header = self.predictors[self.names[run.folder]].header()
             maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
             write_sky_map(path, maps, overwrite=overwrite)
         return paths
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Models that differ in their seed alone, by what their mean is called."""
+        found: dict[str, list[str]] = {}
+        for group in same_but_seed(self.runs):
+            name = f"{group[0].name}, {len(group)} seeds"
+            found[name if name not in found else f"{name} of {group[0].folder.name}"] = [
+                self.names[run.folder] for run in group
+            ]
+        return found
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -112,7 +128,7 @@ class MapStudy(Study):
     def measure(self) -> Comparison:
         """Score every run on every target column."""
         held_out, patch = self.held_out, self.task.patch
-        spheres = {run.name: self.predict(run).values for run in self.runs}
+        spheres = {self.names[run.folder]: self.predict(run).values for run in self.runs}
         patches = {
             name: self.predictors[name].patches(held_out.test.frames, sphere, self.sky)
             for name, sphere in spheres.items()
@@ -123,10 +139,22 @@ class MapStudy(Study):
         for column, target in enumerate(names):
             scores[target] = TargetScores(held_out, (self.sky.targets[:, column], targets[..., column]))
             for run in self.runs:
-                values = spheres[run.name][:, column], patches[run.name][..., column]
-                scores[target].add(run.name, *values, **_facts(run, self.predict(run)))
+                name = self.names[run.folder]
+                values = spheres[name][:, column], patches[name][..., column]
+                scores[target].add(name, *values, **_facts(run, self.predict(run)))
+            for group, members in self.groups.items():
+                scores[target].add_mean(group, members)
         drawing = Drawing(scores, self.sky, patches, spheres, targets)
         return Comparison(_content(self, scores), drawing)
+
+
+def _without_repeats(runs: Sequence[Run], say: Say) -> list[Run]:
+    """Every run once, and of closed forms that differ in a seed, which they do not use, the first."""
+    runs = list({run.folder.resolve(): run for run in runs}.values())
+    repeats = [run for group in same_but_seed(runs) if group[0].config.model.domain == "none" for run in group[1:]]
+    for run in repeats:
+        say(f"{run.folder}: left out, a closed form is the same with every seed")
+    return [run for run in runs if run not in repeats]
 
 
 def _content(study: MapStudy, scores: dict[str, TargetScores]) -> dict[str, Any]:
@@ -155,6 +183,14 @@ def _notes(study: MapStudy) -> list[str]:
         if name not in bands or bands[name][1] < hi
     ]
     blocks = len(np.unique(study.held_out.test.block))
+    if cuts := study.evaluation.cuts:
+        discs = ", ".join(f"{cut.name} ({cut.lon:g}, {cut.lat:g}; {cut.radius:g} degrees)" for cut in cuts)
+        notes.append(f"The cut discs are {discs}, in Galactic coordinates.")
+    notes += [
+        f"{name}: the mean of {' and '.join(members)}, and its spread over them."
+        for name, members in study.groups.items()
+    ]
+    notes.append("A best value is marked where its paired difference to every other model is two standard errors.")
     notes.append(
         f"Standard errors leave out one of {blocks} blocks of sky (Nside {study.evaluation.block_nside}) at "
         "a time, because patches overlap; the training sky is one realization."
@@ -177,7 +213,8 @@ def _facts(run: Run, prediction: Prediction) -> dict[str, Any]:
 
 def _refuse_other_experiment(run: Run, first: Run) -> None:
     """Runs are comparable on the same regions, bands, patches and data only."""
-    if run.config.data.name != first.config.data.name or run.config.data.galaxy != first.config.data.galaxy:
+    data, other = (replace(one.config.data, folder=None, stores="") for one in (run, first))
+    if data != other:
         raise UserError(f"the run of {run.name} was trained on other data", "compare runs on the same data")
     same_split = run.manifest().get("split_sha256") == first.manifest().get("split_sha256")
     differing = [] if same_split else ["split"]

@@ -40,12 +40,20 @@ def _scores(comparison: Mapping[str, Any]) -> Table:
         *([f"wins of {wins}\n" + " ".join(flat)] if (wins := _patches(comparison)) else []),
         *([f"vs linear\n{flat[-1]}"] if "linear" in comparison["models"] else []),
         *(f"sphere {span[band]}" for band in sphere),
-        *(["without cuts\nsphere r50"] if cut else []),
+        *(["sphere r50\nwithout discs"] if cut else []),
         "train\ns",
     )
-    for name, model in comparison["models"].items():
+    for name, model in shown_rows(comparison).items():
         table.add_row(*_row(name, model, comparison, flat, sphere, cut))
     return table
+
+
+def shown_rows(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Every model, and the mean in place of models that differ in their seed alone."""
+    groups = comparison.get("groups") or {}
+    group_of = {member: name for name, group in groups.items() for member in group["members"]}
+    names = dict.fromkeys(group_of.get(name, name) for name in comparison["models"])
+    return {name: groups.get(name) or comparison["models"][name] for name in names}
 
 
 def _patches(comparison: Mapping[str, Any]) -> int:
@@ -59,13 +67,23 @@ def _row(
 ) -> list[str]:
     linear = comparison["paired"][name].get("linear", {}).get(flat[-1])
     sigmas = None if linear is None else linear["sigmas"]
+    best, spread = comparison.get("best") or {}, model.get("spread") or {}
+
+    def marked(place: str, band: str, value: float | None, error: float | None, apart: float | None) -> str:
+        text = _measured(value, error) + ("" if apart is None else f" ({apart:.3f})")
+        return f"[bold]{text}[/bold]" if (best.get(place) or {}).get(band) == name else text
+
+    def on_sphere(place: str, band: str) -> str:
+        apart = (model.get(f"{place}_spread") or {}).get(band)
+        return marked(place, band, model[place][band], model[f"{place}_sem"][band], apart)
+
     return [
         name,
-        *(_measured(model[band]["mean"], model[band]["sem"]) for band in flat),
+        *(marked("flat", band, model[band]["mean"], model[band]["sem"], spread.get(band)) for band in flat),
         *([" ".join(str(wins[band]) for band in flat)] if (wins := model["wins_vs_integrated"]) else []),
         *(["" if sigmas is None else f"{sigmas:+.1f} σ"] if "linear" in comparison["models"] else []),
-        *(_measured(model["sphere"][band], model["sphere_sem"][band]) for band in sphere),
-        *([_measured(model["sphere_without_cuts"]["r50"], model["sphere_without_cuts_sem"]["r50"])] if cut else []),
+        *(on_sphere("sphere", band) for band in sphere),
+        *([on_sphere("sphere_without_cuts", "r50")] if cut else []),
         f"{model['seconds_train']:.0f}",
     ]
 
