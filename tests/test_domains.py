@@ -310,7 +310,7 @@ def test_tables_first_built_in_inference_mode_serve_training():
 
 def test_networks_are_checked_on_maps_of_ones_own():
     torch.manual_seed(0)
-    maps = torch.randn(2, HealpixSky(8).npix, 2)
+    maps = torch.randn(2, *HealpixSky(8).shape, 2)
     graph, oriented = (UNet(HealpixSky(8), 2, depth=1, width=4, stencil=name) for name in ("adjacent", "oriented"))
     assert_equivariant(graph, maps)
     assert graph.training
