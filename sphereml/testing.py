@@ -81,29 +81,55 @@ SYMMETRIES = tuple(Symmetry(turns, lon, lat) for turns in range(4) for lon in (F
 
 
 def assert_equivariant(
-    function: MapFunction,
-    nside: int,
-    symmetry: Symmetry,
-    tolerance: float,
-    channels: int | Channels = 3,
+    function: MapFunction | nn.Module,
+    maps: int | np.ndarray | torch.Tensor,
+    symmetry: Symmetry | None = None,
+    tolerance: float = 1e-4,
+    channels: int | Channels | None = None,
     channels_out: int | Channels | None = None,
     seed: int = 0,
 ) -> None:
-    """Check ``f(S x) = S f(x)`` on white noise, which holds every scale the grid has.
+    """Check ``f(S x) = S f(x)``.
 
     Args:
-        function: ``(npix, columns)`` float64 to ``(npix, any)``; deterministic.
+        function: ``(npix, columns)`` float64 to ``(npix, any)``, deterministic; or a network, which is called in
+            ``eval()`` mode and single precision as ``network(x, domain)``.
+        maps: ``(npix, columns)`` or ``(B, npix, columns)``; or an Nside: white noise, which holds every scale the grid
+            has.
+        symmetry: None: all of the sixteen.
         tolerance: largest deviation allowed, in units of the output's standard deviation.
-        channels, channels_out: of the maps; None: the output has even scalars alone.
+        channels, channels_out: of the maps and of the output; None: even scalars alone.
     Raises:
         AssertionError: the deviation is larger; the message names it and the symmetry.
+
+    Example:
+        >>> import sphereml as sm
+        >>> sky = sm.HealpixSky(8)
+        >>> sm.testing.assert_equivariant(sm.UNet(sky, 2, depth=1, width=4), torch.randn(1, 768, 2))
     """
-    own = Channels.of(channels)
-    maps = np.random.default_rng(seed).standard_normal((HealpixGrid(nside).npix, own.columns))
-    output = function(maps)
-    other = Channels(output.shape[1]) if channels_out is None else Channels.of(channels_out)
-    deviation = np.abs(function(symmetry.move(maps, own)) - symmetry.move(output, other)).max() / output.std()
-    assert deviation <= tolerance, f"{symmetry}: deviation {deviation:.2e} of the standard deviation > {tolerance:.1e}"
+    if isinstance(maps, int):
+        own = Channels.of(3 if channels is None else channels)
+        samples = np.random.default_rng(seed).standard_normal((1, HealpixGrid(maps).npix, own.columns))
+    else:
+        samples = np.asarray(maps, dtype=np.float64)
+        samples = samples.reshape(-1, *samples.shape[-2:])
+        own = Channels.of(samples.shape[2] if channels is None else channels)
+    if isinstance(function, nn.Module):
+        was_training = function.training
+        called = network_function(function.eval(), HealpixGrid.of_size(samples.shape[1]).nside)
+    else:
+        was_training, called = False, function
+    try:
+        for sample_maps in samples:
+            output = called(sample_maps)
+            other = Channels(output.shape[1]) if channels_out is None else Channels.of(channels_out)
+            for one in SYMMETRIES if symmetry is None else (symmetry,):
+                deviation = np.abs(called(one.move(sample_maps, own)) - one.move(output, other)).max() / output.std()
+                said = f"deviation {deviation:.2e} of the standard deviation > {tolerance:.1e}"
+                assert deviation <= tolerance, f"{one}: {said}"
+    finally:
+        if isinstance(function, nn.Module):
+            function.train(was_training)
 
 
 @lru_cache(maxsize=16)

@@ -399,9 +399,15 @@ def test_runs_of_different_experiments_are_not_compared(study, tmp_path):
         runs = [study.run("integrated"), tmp_path / other / "demo"]
         refusal = sphereml("compare", *runs, "--out", tmp_path / "both").refusal
         assert f"another `{part}`" in refusal
-    twice = sphereml("compare", study.study, study.run("linear"), "--out", tmp_path / "both").refusal
-    assert "two runs of the model linear" in twice
     assert not (tmp_path / "both").exists()
+
+
+def test_a_run_given_twice_counts_once(study, tmp_path):
+    for out, runs in {"once": [study.study], "twice": [study.study, study.run("linear")]}.items():
+        done("compare", *runs, "--out", tmp_path / out)
+    once, twice = (json.loads((tmp_path / out / "comparison.json").read_text()) for out in ("once", "twice"))
+    assert [list(one["models"]) for one in (once, twice)] == [["integrated", "linear", "unet_flat"]] * 2
+    assert once["models"]["linear"] == twice["models"]["linear"]
 
 
 def test_runs_on_different_skies_are_not_compared(study, tmp_path):

@@ -17,6 +17,7 @@ from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.transforms import alm_index
 from sphereml.models.layers import Convolution
+from sphereml.models.unet import UNet
 from sphereml.sky.graphs import rescaled_laplacian
 from sphereml.sky.regions import Region
 from sphereml.testing import SYMMETRIES, Symmetry, assert_equivariant, network_function, rotation_error
@@ -305,3 +306,13 @@ def test_tables_first_built_in_inference_mode_serve_training():
     r = sky.band_correlation(y[..., 0], y[..., 1], torch.ones(1, *sky.shape), Bands.edges(2, 9), "mode")
     (y.sum() + r.sum()).backward()
     assert torch.isfinite(kernel.grad).all()
+
+
+def test_networks_are_checked_on_maps_of_ones_own():
+    torch.manual_seed(0)
+    maps = torch.randn(2, *HealpixSky(8).shape, 2)
+    graph, oriented = (UNet(HealpixSky(8), 2, depth=1, width=4, stencil=name) for name in ("adjacent", "oriented"))
+    assert_equivariant(graph, maps)
+    assert graph.training
+    with pytest.raises(AssertionError, match="mirror"):
+        assert_equivariant(oriented, maps[0])

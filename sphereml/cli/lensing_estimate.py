@@ -210,7 +210,7 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
         say(f"{ell:6d}{made.n0[ell]:16.5e}{made.response[ell]:16.4f}")
     if made.facts:
         say("filter: {steps} steps of {seconds_per_step} s, {transform_seconds_per_step} s of that in transforms; "
-            "residual {residual:.1e}".format(**made.facts))  # fmt: skip
+            "residual {residual:.1e} of {tolerance:.0e}".format(**made.facts))  # fmt: skip
     if not made.simulations and (options.mask or options.depth):
         say("no mean field was subtracted and the response is not measured (--mean-field N)")
     say(f"kappa: {options.out}")

@@ -33,7 +33,7 @@ VERBS = {
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
     "hough": "polarization of filaments: the rolling Hough transform of a map or of a store's channels",
-    "lensing": "noise curves of CMB lensing estimators",
+    "lensing": "CMB lensing: noise curves, kappa from Q and U, lensing-B templates",
     "study": "train the models of an experiment and measure everything its task is judged by",
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",

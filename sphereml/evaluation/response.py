@@ -11,6 +11,9 @@ every fiducial counted once: 1 for an unbiased estimate, 0 for a network that re
 it is shown.  Scatter between skies of one fiducial takes no part: a prior that is multiplied onto each sky's own phases
 would follow it.  The error is that of the jackknife over ``groups``, skies that share a seed across fiducials, so that
 the sample variance that recovered and true power have in common falls out.
+
+A noise bias that itself depends on the fiducial (lensed B is the noise of a quadratic estimator) adds its own slope to
+that of the signal: debias every fiducial by its own, or give the cross-power with the truth over R.
 """
 
 from __future__ import annotations

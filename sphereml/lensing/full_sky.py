@@ -130,7 +130,7 @@ def estimate_kappa(
         legs.wiener_e,
         chosen.weights(),
         field.count,
-        {} if legs.filtered is None else legs.filtered.facts(),
+        {} if legs.filtered is None else legs.filtered.facts() | {"tolerance": chosen.tolerance},
     )
 
 

@@ -4,7 +4,7 @@ Conventions: a simulation is a function of (seed, number): a lensed sky to the f
 Nside and white noise of its depth.  Its estimate is kept on disk, whole or not at all, so that a killed run goes on and
 more simulations add to those that are there.  Coefficients are kept as complex64.
 
-* The mean field is the mean of the estimates.  It leaves ``N_L / n`` of noise in the difference.
+* The mean field is the mean of the estimates.  It leaves ``(C_L + N_L) / n`` of scatter in the difference.
 * The response is ``<kappa_hat kappa> / <kappa kappa>`` under the mask, tapered within 3 degrees of its edge: pseudo
   spectra summed over the simulations and over bands of a fifth of L, between which it is interpolated.
 """
