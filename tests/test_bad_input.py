@@ -407,7 +407,7 @@ def test_a_run_given_twice_counts_once(study, tmp_path):
         done("compare", *runs, "--out", tmp_path / out)
     once, twice = (json.loads((tmp_path / out / "comparison.json").read_text()) for out in ("once", "twice"))
     assert [list(one["models"]) for one in (once, twice)] == [["integrated", "linear", "unet_flat"]] * 2
-    assert once["models"]["linear"] == twice["models"]["linear"]
+    assert once["models"]["linear"]["sphere"] == twice["models"]["linear"]["sphere"]
 
 
 def test_runs_on_different_skies_are_not_compared(study, tmp_path):

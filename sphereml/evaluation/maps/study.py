@@ -149,14 +149,8 @@ class MapStudy(Study):
 
 
 def _without_repeats(runs: Sequence[Run], say: Say) -> list[Run]:
-    """Of closed forms that differ in a seed, which they do not use, the first, and all other runs.
-
-    Raises:
-        UserError: a run is named twice.
-    """
-    folders = [run.folder.resolve() for run in runs]
-    if twice := [run for run in runs if folders.count(run.folder.resolve()) > 1]:
-        raise UserError(f"two runs of the model {twice[0].name} are one, {twice[0].folder}", "name it once")
+    """Every run once, and of closed forms that differ in a seed, which they do not use, the first."""
+    runs = list({run.folder.resolve(): run for run in runs}.values())
     repeats = [run for group in same_but_seed(runs) if group[0].config.model.domain == "none" for run in group[1:]]
     for run in repeats:
         say(f"{run.folder}: left out, a closed form is the same with every seed")
