@@ -37,7 +37,7 @@ def sampler_of(task: LensingTask) -> Sampler:
 
 
 def costs(loss: PatchLoss, prediction: torch.Tensor, batch: Batch) -> float:
-    return float(loss(prediction, batch)[0])
+    return float(loss(prediction, batch)[0].detach())
 
 
 def test_a_patch_is_observed_with_beam_noise_and_mask():

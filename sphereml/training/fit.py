@@ -29,7 +29,7 @@ def fit(config: ExperimentConfig, options: FitOptions) -> Run:
 
 def warn(tasks: Sequence[Task], say: Callable[[str], None]) -> None:
     """Say what looks wrong in the data of tasks, each line once."""
-    for line in dict.fromkeys(line for task in tasks for line in task.warnings()):
+    for line in dict.fromkeys(line for one in tasks for line in one.warnings()):
         say(f"warning: {line}")
 
 
