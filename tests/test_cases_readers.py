@@ -14,7 +14,7 @@ import pytest
 from astropy.io import fits
 from conftest import smooth_maps
 from fixtures_archive import refused
-from fixtures_cli import Outcome, done, sphereml
+from fixtures_cli import REAL_SKY, Outcome, done, needs_real_sky, sphereml
 
 from sphereml.data.column_names import flips_with_convention, group_fields, parse_reference, stem, stokes
 from sphereml.data.file_checksums import file_checksum
@@ -28,8 +28,6 @@ from sphereml.templates.marginalization import marginalize
 
 NSIDE = 32
 GRID = HealpixGrid(NSIDE)
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 AMPLITUDE = 0.5
 
 

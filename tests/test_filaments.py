@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import healpy
 import numpy as np
 import pytest
+from fixtures_cli import REAL_SKY, needs_real_sky
 
 from sphereml.data.healpix_fits import read_healpix
 from sphereml.errors import UserError
@@ -18,8 +16,6 @@ from sphereml.harmonics.transforms import alm_index, analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
 
-REAL_SKY = Path(os.environ.get("SPHEREML_REAL_SKY") or Path(__file__).parents[1] / "../shared/data/real_sky")
-needs_real_sky = pytest.mark.skipif(not REAL_SKY.is_dir(), reason=f"no real-sky sample in {REAL_SKY}")
 GRID = HealpixGrid(32)
 
 
