@@ -141,8 +141,7 @@ class MapTask(Task):
             names = " and ".join(spinning[0].column_names)
             place = "flat patches" if model.domain == "flat" else "turned tiles"
             what = f"{names} turn with their frame, which {place} of task={self.name} do not follow"
-            scalars = "" if spinning[0] in self.sky.input_fields else "choose one with data.target.fields=[0], or "
-            raise UserError(what, f"{scalars}model=unet_sphere_plain with training.rotations=false")
+            raise UserError(what, "choose model=unet_sphere_plain with training.rotations=false")
 
     def warnings(self) -> list[str]:
         return suspicious_columns(self.sky, self.learning_pixels)

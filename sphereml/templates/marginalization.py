@@ -30,7 +30,6 @@ import numpy as np
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import (
-    all_spectra,
     band_power,
     check_mask,
     cross_spectrum,
@@ -38,11 +37,9 @@ from sphereml.harmonics.spectra import (
     masked_alms,
     masked_spectra,
 )
-from sphereml.harmonics.transforms import alm_index, synthesis
+from sphereml.harmonics.transforms import synthesis
 from sphereml.sky.grid import HealpixGrid
-
-ITERATIONS = 3
-MAX_CONDITION = 1e10  # of the templates' correlation matrix; beyond it amplitudes are differences of rounding errors
+from sphereml.templates.amplitudes import covariance, filtered, fit_amplitudes, solve, solve_correlated
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,16 @@ def marginalize(
         raise UserError("the sky is constant on the mask", "choose another column of it, or a mask that keeps more")
     lmax = checked_lmax(HealpixGrid.of_size(sky.size), lmin, lmax)
     alms = masked_alms(np.vstack([sky[None], templates]), mask, lmax=lmax)
-    amplitudes, weights, noise = _iterate(alms, _pixel_fit(sky, templates, mask), lmin, lmax)
-    covariance = _covariance(alms[1:], mask, weights, noise)
+    fit = fit_amplitudes(alms[:, None], _pixel_fit(sky, templates, mask), lmin, lmax)
+    amplitudes, (weights,) = fit.values, fit.weights
+    smoothed = synthesis(filtered(alms[1:, None], fit.weights)[:, 0], HealpixGrid.of_size(sky.size).nside, lmax)
+    scatter = covariance(alms[1:, None], masked_alms(smoothed, mask, lmax=lmax)[:, None], fit, fsky(mask))
     cleaned = sky - amplitudes @ templates
     left = np.stack([alms[0], alms[0] - amplitudes @ alms[1:]])
     before, after = cross_spectrum(left, left, lmax) / fsky(mask)
     kept = (bands or Bands()).clipped(lmax, lmin)
-    errors = np.sqrt(np.diag(covariance))
-    return Marginalization(amplitudes, errors, covariance, cleaned, lmin, weights, before, after, kept)
+    errors = np.sqrt(np.diag(scatter))
+    return Marginalization(amplitudes, errors, scatter, cleaned, lmin, weights, before, after, kept)
 
 
 def clean_component(
@@ -119,7 +118,7 @@ def clean_component(
     component, templates, mask = _checked(component, templates, mask)
     lmax = len(result.weights) - 1
     alms = masked_alms(np.vstack([component[None], templates]), mask, lmax=lmax)
-    return component - _solve(alms, result.weights, lmax) @ templates
+    return component - solve(alms[:, None], result.weights[None]) @ templates
 
 
 def power_left(true_dust: np.ndarray, residual: np.ndarray, mask: np.ndarray, bands: Bands) -> dict[str, float]:
@@ -173,44 +172,4 @@ def _pixel_fit(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> np.n
     scale = np.sqrt(np.diag(gram))
     for index in np.flatnonzero(scale <= 1e-12 * np.abs(templates[:, kept]).max(axis=1)):
         raise UserError(f"template {index + 1} is constant on the mask", "give a template that varies there")
-    if np.linalg.cond(gram / np.outer(scale, scale)) > MAX_CONDITION:
-        raise UserError("the templates are linearly dependent on the mask", "leave out the redundant ones")
-    return np.linalg.solve(gram, centred @ (weight * sky[kept]))
-
-
-def _iterate(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    amplitudes = start
-    for _ in range(ITERATIONS):
-        residual = alms[0] - amplitudes @ alms[1:]
-        noise = smooth_spectrum(cross_spectrum(residual, residual, lmax))
-        weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / np.maximum(noise, 1e-12 * noise.max()))
-        amplitudes = _solve(alms, weights, lmax)
-    return amplitudes, weights, noise
-
-
-def _solve(alms: np.ndarray, weights: np.ndarray, lmax: int) -> np.ndarray:
-    """``A^-1 b`` of coefficients ``(1 + nt, nalm)``, the sky's first."""
-    products = all_spectra(alms, lmax) @ (weights * (2 * np.arange(lmax + 1) + 1))
-    return np.linalg.solve(products[1:, 1:], products[1:, 0])
-
-
-def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Covariance ``(nt, nt)`` of the amplitudes from template coefficients ``(nt, nalm)`` and residual power."""
-    lmax = len(weights) - 1
-    modes = 2 * np.arange(lmax + 1) + 1
-    filtered = synthesis(alms * weights[alm_index(lmax)[0]], HealpixGrid.of_size(mask.size).nside, lmax)
-    scatter = all_spectra(masked_alms(filtered, mask, lmax=lmax), lmax) @ (modes * noise) / fsky(mask)
-    inverse = np.linalg.inv(all_spectra(alms, lmax) @ (modes * weights))
-    covariance: np.ndarray = inverse @ scatter @ inverse
-    return covariance
-
-
-def smooth_spectrum(cl: np.ndarray) -> np.ndarray:
-    """Mode-weighted running mean over +-20 % in ell (at least +-2) of ``l(l+1) C_l``, flat for a CMB-like spectrum."""
-    ell = np.arange(len(cl))
-    modes = 2.0 * ell[1:] + 1
-    half = np.maximum(2, ell[1:] // 5)
-    first, last = np.maximum(ell[1:] - half, 1) - 1, np.minimum(ell[1:] + half, ell[-1])
-    sums = [np.concatenate([[0.0], np.cumsum(x)]) for x in (modes * ell[1:] * (ell[1:] + 1) * cl[1:], modes)]
-    smooth = np.array((sums[0][last] - sums[0][first]) / (sums[1][last] - sums[1][first])) / (ell[1:] * (ell[1:] + 1))
-    return np.concatenate([smooth[:1], smooth])
+    return solve_correlated(gram, centred @ (weight * sky[kept]))

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.spectra import check_mask, cross_spectrum, fsky
 from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
-from sphereml.templates.marginalization import ITERATIONS, MAX_CONDITION, checked_lmax, smooth_spectrum
+from sphereml.templates.amplitudes import covariance, filtered, fit_amplitudes, solve_correlated
+from sphereml.templates.marginalization import checked_lmax
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,14 @@ def marginalize_polarization(
     lmax = checked_lmax(HealpixGrid.of_size(mask.size), lmin, lmax)
     seen = np.where(mask > 0, np.concatenate([sky[None], templates]), 0.0)
     alms = analysis(mask * seen, lmax, spin=2)
-    amplitudes = _pixel_fit(seen, mask)
-    for _ in range(ITERATIONS):
-        residual = alms[0] - np.tensordot(amplitudes, alms[1:], axes=1)
-        noise = np.stack([smooth_spectrum(cl) for cl in cross_spectrum(residual, residual, lmax)])
-        floor = np.maximum(noise, 1e-12 * noise.max())
-        weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / floor)
-        amplitudes = _solve(alms, weights)
-    covariance = _covariance(alms[1:], mask, weights, noise)
+    fit = fit_amplitudes(alms, _pixel_fit(seen, mask), lmin, lmax)
+    amplitudes = fit.values
+    smoothed = synthesis(filtered(alms[1:], fit.weights), HealpixGrid.of_size(mask.size).nside, lmax, spin=2)
+    scatter = covariance(alms[1:], analysis(mask * smoothed, lmax, spin=2), fit, fsky(mask))
     left = np.stack([alms[0], alms[0] - np.tensordot(amplitudes, alms[1:], axes=1)])
     before, after = cross_spectrum(left, left, lmax) / fsky(mask)
     cleaned = sky - np.tensordot(amplitudes, templates, axes=1)
-    return PolarizationFit(amplitudes, np.sqrt(np.diag(covariance)), covariance, cleaned, lmin, weights, before, after)
+    return PolarizationFit(amplitudes, np.sqrt(np.diag(scatter)), scatter, cleaned, lmin, fit.weights, before, after)
 
 
 def _checked(sky: np.ndarray, templates: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,31 +98,4 @@ def _pixel_fit(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.diag(products)[1:])
     for index in np.flatnonzero(scale == 0):
         raise UserError(f"template {index + 1} is zero on the mask", "give a template that is not")
-    if np.linalg.cond(products[1:, 1:] / np.outer(scale, scale)) > MAX_CONDITION:
-        raise UserError("the templates are linearly dependent on the mask", "leave out the redundant ones")
-    return np.asarray(np.linalg.solve(products[1:, 1:], products[1:, 0]))
-
-
-def _solve(alms: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``A^-1 b`` of coefficients ``(1 + nt, 2, nalm)``, the sky's first."""
-    products = _products(alms, weights)
-    return np.asarray(np.linalg.solve(products[1:, 1:], products[1:, 0]))
-
-
-def _products(alms: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``sum_X sum_l w^X_l (2l+1) C^{iX, jX}_l`` of coefficients ``(n, 2, nalm)``: ``(n, n)``."""
-    lmax = weights.shape[1] - 1
-    spectra = cross_spectrum(alms[:, None], alms[None], lmax)
-    return np.asarray(np.einsum("ijxl,xl->ij", spectra, weights * (2 * np.arange(lmax + 1) + 1)))
-
-
-def _covariance(alms: np.ndarray, mask: np.ndarray, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Covariance ``(nt, nt)`` of the amplitudes from template coefficients ``(nt, 2, nalm)`` and residual power."""
-    lmax = weights.shape[1] - 1
-    filtered = alms.copy()
-    for i, gain in enumerate(weights):
-        multiply(filtered[:, i], gain)
-    seen = mask * synthesis(filtered, HealpixGrid.of_size(mask.size).nside, lmax, spin=2)
-    scatter = _products(analysis(seen, lmax, spin=2), noise) / fsky(mask)
-    inverse = np.linalg.inv(_products(alms, weights))
-    return np.asarray(inverse @ scatter @ inverse)
+    return solve_correlated(products[1:, 1:], products[1:, 0])
