@@ -16,7 +16,8 @@ from sphereml.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from sphereml.filaments.hough import HoughSettings, HoughTransform
+    from sphereml.filaments.hough import HoughTransform
+    from sphereml.filaments.settings import HoughSettings
 
 _FEW_PIXELS = 3
 
@@ -42,14 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from sphereml.filaments.hough import HoughSettings, HoughTransform
-    from sphereml.sky.grid import HealpixGrid
+    from sphereml.filaments.settings import HoughSettings
 
     names = ("length", "smoothing", "threshold", "orientations", "width", "softness", "subpixels")
     settings = HoughSettings(**{name: getattr(options, name) for name in names})
     if Path(options.out).exists() and not options.overwrite:  # before the work
         raise UserError(f"{options.out} exists", "add --overwrite, or choose another name with --out")
     inputs, weights, unit = _gas(options)
+    from sphereml.filaments.hough import HoughTransform
+    from sphereml.sky.grid import HealpixGrid
+
     transform = HoughTransform(HealpixGrid.of_size(len(inputs)), settings)
     pixel = 60 * transform.grid.resolution
     if settings.length < _FEW_PIXELS * pixel:

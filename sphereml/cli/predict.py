@@ -47,6 +47,7 @@ def _other_data(options: argparse.Namespace) -> list[str]:
 def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrite: bool) -> list[Path]:
     from sphereml.config.compose import compose
     from sphereml.data.store import open_store
+    from sphereml.data.whole_files import appearing_together
     from sphereml.evaluation.run_groups import run_names
     from sphereml.sources.sky import load_sky
     from sphereml.templates.products import refuse_standing, write_sky_map
@@ -58,4 +59,7 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
     predictions = [run.predict(sky) for run in runs]
-    return [write_sky_map(path, maps, overwrite=overwrite) for path, maps in zip(paths, predictions, strict=True)]
+    with appearing_together(folder) as scratch:
+        for path, maps in zip(paths, predictions, strict=True):
+            write_sky_map(scratch / path.name, maps)
+    return paths

@@ -13,6 +13,7 @@ import numpy as np
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
 from sphereml.data.split_files import Split, read_split
 from sphereml.data.store import Sky
+from sphereml.data.whole_files import appearing_together
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
 from sphereml.evaluation.maps.patches import draw_test_patches
@@ -94,10 +95,11 @@ class MapStudy(Study):
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
         paths = [folder / f"{self.names[run.folder]}.fits" for run in self.runs]
         refuse_standing(paths, overwrite)
-        for run, path in zip(self.runs, paths, strict=True):
-            header = self.predictors[self.names[run.folder]].header()
-            maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
-            write_sky_map(path, maps, overwrite=overwrite)
+        with appearing_together(folder) as scratch:
+            for run, path in zip(self.runs, paths, strict=True):
+                header = self.predictors[self.names[run.folder]].header()
+                maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
+                write_sky_map(scratch / path.name, maps)
         return paths
 
     @cached_property
