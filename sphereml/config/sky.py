@@ -24,6 +24,7 @@ class GalaxyConfig:
         beam_arcmin [arcmin]: FWHM of the beam of channels and dust
         noise_mk [mK]: white noise of a channel
         filaments: share of the cold gas's structure in filaments along its magnetic field, 0 to 1; 0: isotropic gas
+        polarization: the dust's Q and U are a target beside its intensity
     """
 
     nside: int = 128
@@ -34,6 +35,7 @@ class GalaxyConfig:
     beam_arcmin: float = 16.2
     noise_mk: float = 43.0
     filaments: float = 0.0
+    polarization: bool = False
 
 
 @dataclass

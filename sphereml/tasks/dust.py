@@ -95,12 +95,9 @@ class DustTask(MapTask):
         super().check()
         if self._features != "channels":
             column(self.sky)
-
-    def refuse_fields(self) -> None:
         if self._features in ("column", "profile") and len(self.sky.target_fields) != 1:
             what = f"model.form=physical has one target, and the data have {len(self.sky.target_fields)}"
             raise UserError(what, "choose one with data.target.fields=[0], or model.form=plain")
-        super().refuse_fields()
 
     def fit_scaling(self) -> DustScaling:
         sky, pixels, kind = self.sky, self.learning_pixels, self._features
