@@ -81,7 +81,7 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
     closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
     gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
     ``sphereml.tasks.lensing_features``).
@@ -98,7 +98,7 @@ class ModelConfig:
         width: channels of the first level
         depth: number of poolings
         max_width: channels of a level at most
-        convs_per_level: convolutions of a level
+        convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
             fields with types (flat ones too)
         kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials

@@ -43,7 +43,11 @@ SCHEMAS: dict[str, TaskSchema] = {
         settings=LensingConfig,
         unused=LENSING_FREE,
         faults=lensing_faults,
-        choices=(("lensing.simulator", ("flat", "curved")), ("lensing.loss", ("pixel", "fourier"))),
+        choices=(
+            ("lensing.simulator", ("flat", "curved")),
+            ("lensing.loss", ("pixel", "fourier")),
+            ("lensing.features", ("all", "scalars")),
+        ),
     ),
 }
 # A store is where a task keeps its skies, whatever they are.

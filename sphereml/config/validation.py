@@ -18,7 +18,7 @@ from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "stack", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -161,6 +161,8 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    if model.arch == "stack" and model.depth:
+        raise UserError(f"model.arch=stack with model.depth={model.depth}", "a stack has one level: give model.depth=0")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"
