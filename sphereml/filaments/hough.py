@@ -43,7 +43,8 @@ from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring_index
 
 _PIXELS_AT_ONCE = 2**16
-# Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside.
+# Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside, and the
+# smooth map, whose analysis needs one at most, to 1e-4 of its scatter.
 _ITERATIONS = {1: 3, 2: 1}
 
 
@@ -185,7 +186,8 @@ class HoughTransform:
         transform = self._smoothing
         window = torch.from_numpy(gaussian_beam(transform.lmax, self.settings.smoothing)).to(fine.device)
         ell = torch.from_numpy(alm_index(transform.lmax)[0]).to(fine.device)
-        alm = analysis(fine[None], transform, iterations=1) * (window - window[-1])[ell]
+        iterations = min(1, _ITERATIONS.get(self.settings.subpixels, 0))
+        alm = analysis(fine[None], transform, iterations) * (window - window[-1])[ell]
         return window[-1] * fine + synthesis(alm, transform)[0]
 
     def _modes(self, intensity: torch.Tensor) -> torch.Tensor:
