@@ -97,6 +97,7 @@ class LensingConfig:
         taper [arcmin]: cosine edge of a patch's mask
         lmin: lowest multipole of E and B in the estimators
         lmax_eb: highest multipole of E and B in the estimators
+        lmin_b: B below is kept from networks and estimators, 0 for none; 300 to delens there without bias
         loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
         outputs: fields to predict, of e, kappa, q, u
     """
@@ -116,6 +117,7 @@ class LensingConfig:
     taper: float = 28.0
     lmin: int = 30
     lmax_eb: int = 4000
+    lmin_b: int = 0
     loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
 
@@ -136,6 +138,8 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
         what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
+    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
+        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
     if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
         what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
         yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")

@@ -22,8 +22,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from sphereml.harmonics.flat_polarization import FlatSky
 from sphereml.lensing.flat_estimator import FlatEstimator
 from sphereml.lensing.flat_filters import DenseFilter, WienerFilter
+from sphereml.lensing.low_b import without_low_b
 from sphereml.lensing.patch_model import Legs, PatchModel
 
 _DENSE_SIZE = 64
@@ -48,15 +50,20 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class PlainFeatures:
-    """Q and U as they were observed."""
+    """Q and U as they were observed, less the B that is to stay unseen."""
 
     outputs: list[str]
+    patch: FlatSky
+    mask: torch.Tensor
+    lmin_b: int = 0
 
     @property
     def count(self) -> int:
         return 2
 
     def __call__(self, q: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.lmin_b:
+            q, u = without_low_b(self.patch, self.mask, q, u, self.lmin_b)
         return torch.stack([q, u], dim=-1), q.new_zeros(*q.shape, len(self.outputs))
 
 
