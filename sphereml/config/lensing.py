@@ -98,6 +98,7 @@ class LensingConfig:
         lmin: lowest multipole of E and B in the estimators
         lmax_eb: highest multipole of E and B in the estimators
         lmin_b: B below is kept from networks and estimators, 0 for none; 300 to delens there without bias
+        passes: estimates of kappa in the physical form, each from B delensed with the one before
         loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
         outputs: fields to predict, of e, kappa, q, u
     """
@@ -118,6 +119,7 @@ class LensingConfig:
     lmin: int = 30
     lmax_eb: int = 4000
     lmin_b: int = 0
+    passes: int = 1
     loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
 
@@ -140,6 +142,10 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
     if not 0 <= lensing.lmin_b < lensing.lmax_eb:
         yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
+    if not 1 <= lensing.passes <= 9:
+        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
+    if lensing.passes > 1 and model.form == "plain":
+        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
     if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
         what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
         yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")

@@ -24,6 +24,8 @@ import torch
 from sphereml.errors import UserError
 from sphereml.lensing.patch_model import Legs, PatchModel
 
+# Pixels a side up to which the exact filter is a matrix.
+_DENSE_SIZE = 64
 # Bytes of the dense filter's covariance, of which three are held at once.
 _DENSE_LIMIT = 2**31
 
@@ -166,6 +168,14 @@ class DenseFilter:
             solved = waves @ inverse
             inverse -= solved.T @ torch.linalg.solve(solved @ waves.T, solved)
         return inverse.to(self.dtype)
+
+
+ExactFilter = DenseFilter | WienerFilter
+
+
+def fair_filter(model: PatchModel) -> ExactFilter:
+    """The filter that knows the patch's edges: as a matrix where that fits in memory, else by iterations."""
+    return DenseFilter(model) if model.patch.size <= _DENSE_SIZE else WienerFilter(model)
 
 
 def _pixel_covariance(model: PatchModel) -> torch.Tensor:

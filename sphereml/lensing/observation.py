@@ -62,7 +62,7 @@ class Observation:
         return max(self.lmin, self.lmin_b)
 
     def filtered_b(self, power: np.ndarray) -> np.ndarray:
-        """``1 / (power + noise)`` for ``lowest_b <= ell <= lmax``, zero outside, ``(lmax + 1,)``; errors as `filtered`."""
+        """``1 / (power + noise)`` for ``lowest_b <= ell <= lmax``, zero outside, ``(lmax + 1,)``."""
         weights = self.filtered(power, power, 0)
         weights[: self.lowest_b] = 0
         return weights

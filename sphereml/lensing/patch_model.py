@@ -44,6 +44,11 @@ class Legs:
     e_inverse: torch.Tensor
     b_inverse: torch.Tensor
 
+    def images(self, *modes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images of the patch ``(batch, size, size)`` from modes on the sky."""
+        everything = self.sky.to_images(torch.stack(modes, dim=1))
+        return everything[..., : self.size, : self.size].unbind(1)
+
 
 @dataclass(frozen=True, eq=False)
 class PatchModel:

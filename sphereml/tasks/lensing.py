@@ -131,7 +131,7 @@ class LensingTask(Task):
         if self.config.model.form == "plain":
             return PlainFeatures(self.names, self.patch, self.mask, self.settings.lmin_b)
         model = PatchModel(self.patch, self.spectra, self.observation, self.mask.double())
-        return EstimatorFeatures(self.names, model)
+        return EstimatorFeatures(self.names, model, self.settings.passes)
 
     @property
     def names(self) -> list[str]:
