@@ -102,6 +102,8 @@ class LensingConfig:
         taper [arcmin]: cosine edge of a patch's mask
         lmin: lowest multipole of E and B in the estimators
         lmax_eb: highest multipole of E and B in the estimators
+        lmin_b: B below is kept from networks and estimators, 0 for none; 300 to delens there without bias
+        passes: estimates of kappa in the physical form, each from B delensed with the one before
         loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
         outputs: fields to predict, of e, kappa, q, u (on the sphere of e and kappa)
         nside: of whole skies
@@ -124,6 +126,8 @@ class LensingConfig:
     taper: float = 28.0
     lmin: int = 30
     lmax_eb: int = 4000
+    lmin_b: int = 0
+    passes: int = 1
     loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
     nside: int = 512
@@ -158,6 +162,10 @@ def _patch_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if lensing.simulator == "curved":
         yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa", "q", "u"))
+    if not 1 <= lensing.passes <= 9:
+        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
+    if lensing.passes > 1 and config.model.form == "plain":
+        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
     if config.patches.size % 2:
         yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
 
@@ -172,6 +180,8 @@ def _sphere_faults(config: ExperimentConfig) -> Iterator[UserError]:
     yield from _band_faults(lensing, min(3 * nside - 1, lensing.spectra_lmax))
     yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa"))
+    if lensing.passes > 1:
+        yield UserError("lensing.passes on the sphere", "leave it out: passes are made on patches")
     if lensing.lmax_kappa and not 2 <= lensing.lmax_kappa <= lensing.lmax_eb:
         what = f"lensing.lmax_kappa={lensing.lmax_kappa} with lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, "give 2 to lmax_eb, or 0 for lmax_eb")
@@ -181,6 +191,8 @@ def _band_faults(lensing: LensingConfig, top: float) -> Iterator[UserError]:
     if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
         what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
+    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
+        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
 
 
 def _sky_faults(lensing: LensingConfig) -> Iterator[UserError]:
