@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -202,6 +203,8 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        study: what measures the runs of `sphereml study`; empty: the task's own study
+        forecast: settings of the study r_forecast
     """
 
     patches: int = 200
@@ -209,6 +212,8 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    study: str = ""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
 
 @dataclass

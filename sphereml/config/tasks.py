@@ -37,7 +37,7 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(),
+    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,

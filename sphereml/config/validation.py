@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
@@ -30,6 +31,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
+    "evaluation.study": ("", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -122,7 +124,7 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in _size_faults(config):
+    for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
         raise fault
     for fault in schema.faults(config):
         raise fault
