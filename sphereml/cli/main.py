@@ -137,6 +137,8 @@ def _run(words: list[str]) -> int:
         return _stopped(verb, Stopped(signal.SIGINT))
     except Stopped as stop:
         return _stopped(verb, stop)
+    except RecursionError:
+        return _refused(UserError("a file is nested too deeply", "give one that is not"))
     except MemoryError as error:
         return _refused(UserError(f"there is not enough memory ({error})", "ask for less, or use a larger machine"))
     except OSError as error:

@@ -23,7 +23,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """What :func:`write_arrays` wrote; None when there is no file, or a damaged one, which is said."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_beyond_memory
 from sphereml.data.column_names import ColumnReference, flips_with_convention, is_intensity, stokes
 from sphereml.data.file_checksums import refuse_damaged_product
 from sphereml.data.fits_cards import galactic_frame, integer_card, is_iau, is_nested, sky_frame
 from sphereml.data.fits_checksums import refuse_stale
-from sphereml.data.fits_files import open_fits, refuse_beyond_memory
+from sphereml.data.fits_files import open_fits
 from sphereml.data.fits_tables import BinaryTable, read_layout
 from sphereml.data.pixel_order import refuse_wrong_order
 from sphereml.data.stored_values import mark_absurd

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sphereml.config.bounds import refuse_special
 from sphereml.errors import UserError
 
 _MEND = "choose a folder you may write to"
@@ -43,6 +44,7 @@ def write_together(contents: Mapping[Path, bytes], mend: str = _MEND) -> None:
     scratches: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
+            refuse_special(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             scratches[path] = scratch_beside(path)
             # Opened by hand, as tempfile's files are for their owner alone whatever the umask says.
@@ -133,7 +135,12 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it holds no JSON object, or not the one that was written.
     """
-    values = json.loads(path.read_bytes())
+    if not path.is_file() and path.exists():
+        raise ValueError("it is no regular file")
+    try:
+        values = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("it holds no JSON object")
     stated = values.pop(_CHECKSUM, None)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_special
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.workspace import Workspace
@@ -92,6 +93,7 @@ def _arrays(workspace: Workspace) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    refuse_special(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
