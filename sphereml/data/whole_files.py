@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,4 +167,4 @@ def unseal(sealed: bytes) -> bytes | None:
 
 def tell_rebuilt(path: Path) -> None:
     """Say on the error stream that a damaged file of ours is made anew; standard output may be a machine's."""
-    logging.getLogger("sphereml").warning("sphereml: %s is damaged: it is made anew", path)
+    print(f"sphereml: {path} is damaged: it is made anew", file=sys.stderr, flush=True)

@@ -254,7 +254,7 @@ class LensingStore:
                 if dataset.attrs["sky"] != index or dataset.attrs["format_version"] != FORMAT_VERSION:
                     raise damaged
                 values = {name: dataset[name].values for name in names or self.names}
-        except (KeyError, ValueError, OSError, RuntimeError):
+        except Exception:  # metadata of an earlier version that changed raise whatever they lead to
             raise damaged from None
         count, size = self.description["patches_per_sky"], self.patch.size
         for name, array in values.items():
