@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,19 @@ def test_a_trap_is_one(tmp_path):
     """Unpickled, the file of the test above would leave its mark."""
     pickle.loads(pickle.dumps(Trap(tmp_path / "mark")))
     assert (tmp_path / "mark").exists()
+
+
+def test_stores_are_named_and_cleaned(tmp_path):
+    stores = tmp_path / "stores"
+    said = done("train", *WORDS, "model=linear", f"data.stores={stores}", f"output={tmp_path / 'runs'}").out
+    (path,) = stores.iterdir()
+    assert f"the sky is kept for the next time in {path}" in said
+    shutil.copytree(path, stores / "old.zarr")
+    (stores / "old.zarr" / "inputs" / "zarr.json").write_bytes(b"")
+    said = done("data", "clean", stores).out
+    assert f"removed: {stores / 'old.zarr'}" in said and "it is damaged" in said and f"kept: {path}" in said
+    assert "1 stores removed" in done("data", "clean", stores, "--all").out and not list(stores.iterdir())
+    assert "there is no folder" in sphereml("data", "clean", tmp_path / "nowhere").refusal
 
 
 _REFUSED = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -98,11 +98,11 @@ class Predictor:
     def network(self) -> Network:
         """With the trained weights, in ``eval()`` mode."""
         network = self.task.network(self.scaling, self.run.manifest().get("nside", 0))
-        try:
-            network.load_state_dict(self.run.weights())
-        except RuntimeError:
+        trained = self.run.weights()
+        if _kinds(trained) != _kinds(network.state_dict()):
             what = f"{self.run.weights_path} holds the weights of another network"
-            raise UserError(what, "restore it or train again") from None
+            raise UserError(what, "restore it or train again")
+        network.load_state_dict(trained)
         return network.eval().to(self.device)
 
     @torch.no_grad()
@@ -211,13 +211,18 @@ class Predictor:
         return output
 
 
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (one.shape, one.dtype) for name, one in tensors.items()}
+
+
 def _refuse_unusable(scaling: dict[str, Any]) -> None:
     """Raise ValueError for entries of a scaling that are to be numbers and are not."""
     for name, value in scaling.items():
-        numbers = [one for one in value if not isinstance(one, dict | str)] if isinstance(value, list) else [value]
-        numbers = [one for one in numbers if not isinstance(one, str)]
+        if name in ("inputs", "outputs") or isinstance(value, str):
+            continue
+        numbers = value if isinstance(value, list) else [value]
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
-            raise ValueError(f"{name} is not finite")
+            raise ValueError(f"{name} holds what is no finite number")
 
 
 def _same_data(trained: dict[str, object], found: dict[str, object]) -> bool:
