@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -81,10 +82,11 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
+    ``arch``: ``unet``, ``resunet``, or a closed form, ``linear`` or ``integrated``, of polarization also the structure
+    ``tensor`` or ``hough``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
     closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``,
+    ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
@@ -230,6 +232,7 @@ class ExperimentConfig:
         model: network or baseline
         training: optimization
         evaluation: the held-out comparison
+        dust_polarization: settings of the task dust_polarization
         lensing: settings of the task lensing
     """
 
@@ -245,4 +248,5 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dust_polarization: DustPolarizationConfig = field(default_factory=DustPolarizationConfig)
     lensing: LensingConfig = field(default_factory=LensingConfig)

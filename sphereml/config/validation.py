@@ -16,9 +16,10 @@ from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
+CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -155,7 +156,7 @@ def check_folds(split: SplitConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    closed_form = model.arch in ("linear", "integrated")
+    closed_form = model.arch in CLOSED_FORMS
     if closed_form != (model.domain == "none"):
         raise UserError(
             f"model.arch={model.arch} with model.domain={model.domain}",

@@ -104,6 +104,14 @@ class Sky:
         return self.targets[:, 0]
 
     @property
+    def intensity(self) -> np.ndarray | None:
+        """What the targets' polarization is a part of, ``(npix,)``: the first target if it is a scalar, else the
+        component of this name; None where there is neither."""
+        if self.target_fields and not self.target_fields[0].spin:
+            return self.targets[:, 0]
+        return self.components.get("intensity")
+
+    @property
     def input_unit(self) -> str:
         """The unit that all inputs share, or the empty string where they differ."""
         units = {one.unit for one in self.input_fields}

@@ -28,17 +28,17 @@ def galaxy_sky(config: GalaxyConfig, progress: Say | None = None) -> Sky:
     With ``config.polarization`` Q and U stand behind the intensity, and those of each part as components ``Q_PART``.
     """
     galaxy = simulate_galaxy(config, progress)
-    targets, fields, components = galaxy.dust[:, None], (Field("I", "uK_RJ"),), galaxy.components
+    targets, fields, components = galaxy.dust[:, None], [Field("I", "uK_RJ")], galaxy.components
     if config.polarization:
         targets = np.concatenate([targets, galaxy.polarization.stokes], axis=1)
-        fields += (Field("P", "uK_RJ", spin=2),)
+        fields.append(Field("P", "uK_RJ", spin=2))
         components = components | _stokes_components(galaxy)
     return Sky(
         grid=galaxy.grid,
         inputs=galaxy.brightness,
         targets=targets,
         input_fields=tuple(Field(f"{velocity:+.2f} km/s", "K") for velocity in galaxy.velocity),
-        target_fields=fields,
+        target_fields=tuple(fields),
         velocity=galaxy.velocity,
         components=components,
         component_units={name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in components},

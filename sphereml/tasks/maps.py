@@ -234,15 +234,6 @@ class MapTask(Task):
         """Whether inputs are amounts of one thing, so that one of them can be too dark to be weighed."""
         return False
 
-    def intensity(self, sky: Sky) -> np.ndarray:
-        """What the polarization of a sky is a fraction of ``(npix,)``: the first scalar target; zeros where none is."""
-        column = 0
-        for one in sky.target_fields:
-            if not one.spin and one.parity == "even":
-                return np.asarray(sky.targets[:, column])
-            column += one.columns
-        return np.zeros(sky.grid.npix, np.float32)
-
     def raw_features(self) -> np.ndarray:
         """The columns that a closed-form model weighs, ``(npix, F)``, in their units."""
         return self.sky.inputs

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sphereml.sky.maps import SkyMap
     from sphereml.training.predictor import Predictor
 
-_FIRST = ("integrated", "linear")
+_FIRST = ("integrated", "linear", "hough", "structure_tensor")
 
 
 @dataclass(frozen=True)

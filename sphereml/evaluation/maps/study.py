@@ -166,7 +166,8 @@ class MapStudy(Study):
         self, one: Field, truth: _Maps, cut: dict[str, _Maps], scores: dict[str, TargetScores]
     ) -> dict[str, Any]:
         """Add the scores of E and B, and return what else is known of the models' polarization."""
-        intensity = self.task.intensity(self.sky)
+        intensity = self.sky.intensity
+        intensity = np.zeros(self.sky.grid.npix, np.float32) if intensity is None else intensity
         frames, patch = self.held_out.test.frames, self.task.patch
         known = PolarizedTruth(self.held_out, *truth, (intensity, sample_patches(intensity, frames, patch)))
         both = [scores.setdefault(name, TargetScores(self.held_out, None)) for name in one.parity_names]
