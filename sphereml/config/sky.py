@@ -40,7 +40,7 @@ class GalaxyConfig:
 
 @dataclass
 class MapField:
-    """Columns of one HEALPix FITS file.
+    """Columns of one HEALPix FITS file, each ``(value - zero_level) * factor``, the factor that of ``convert_to``.
 
     Args:
         file: path, in the data folder or absolute; FILE[NAME] and FILE[#2] choose columns
@@ -49,6 +49,10 @@ class MapField:
         order: RING or NESTED, used when the file does not say
         frame: G, C or E, used when the file does not say
         beam_arcmin [arcmin]: FWHM of the map's beam; 0: not known
+        polcconv: COSMO or IAU, the sign of U, used when the file does not say; COSMO when neither does
+        zero_level: taken from every scalar, in the file's unit (a monopole that is not of the Galaxy)
+        convert_to: unit to convert the columns to
+        frequency_ghz [GHz]: of the map, for the conversion between temperatures and intensities
     """
 
     file: str = ""
@@ -57,6 +61,10 @@ class MapField:
     order: str = ""
     frame: str = ""
     beam_arcmin: float = 0.0
+    polcconv: str = ""
+    zero_level: float = 0.0
+    convert_to: str = ""
+    frequency_ghz: float = 0.0
 
 
 @dataclass

@@ -38,6 +38,7 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
+<<<<<<< HEAD
     "dust": TaskSchema(),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
@@ -45,12 +46,19 @@ SCHEMAS: dict[str, TaskSchema] = {
         faults=polarization_faults,
         choices=(("dust_polarization.base", ("tensor", "hough")),),
     ),
+=======
+    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
+>>>>>>> main
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,
         unused=LENSING_FREE,
         faults=lensing_faults,
-        choices=(("lensing.simulator", ("flat", "curved")), ("lensing.loss", ("pixel", "fourier"))),
+        choices=(
+            ("lensing.simulator", ("flat", "curved")),
+            ("lensing.loss", ("pixel", "fourier")),
+            ("lensing.features", ("all", "scalars")),
+        ),
     ),
 }
 # A store is where a task keeps its skies, whatever they are.

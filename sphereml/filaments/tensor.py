@@ -24,6 +24,9 @@ from sphereml.errors import UserError
 from sphereml.harmonics.transforms import alm_index, analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
 
+# Added to a map before its logarithm, in means of all channels' sum.
+FLOOR = 1e-3
+
 
 @dataclass(frozen=True)
 class TensorSettings:
@@ -74,7 +77,7 @@ def channel_stokes(inputs: np.ndarray, settings: TensorSettings | None = None) -
     settings = settings or TensorSettings()
     floor = settings.floor
     if floor is None:
-        floor = 1e-3 * float(np.mean(inputs.sum(axis=1, dtype=np.float64)))
+        floor = FLOOR * float(np.mean(inputs.sum(axis=1, dtype=np.float64)))
     for intensity in np.asarray(inputs, dtype=np.float64).T:
         yield intensity[:, None] * tensor_orientation(intensity, floor, settings)
 

@@ -77,6 +77,11 @@ class Task(ABC):
     def __init__(self, config: ExperimentConfig, say: Say = print) -> None:
         self.config, self.say = config, say
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, say: Say = print, **given: Any) -> Task:
+        """The task of a configuration; a class whose domains have little in common chooses another here."""
+        return cls(config, say, **given)
+
     @property
     @abstractmethod
     def outputs(self) -> tuple[Field, ...]:
