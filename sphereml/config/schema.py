@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-<<<<<<< HEAD
 from sphereml.config.dust_polarization import DustPolarizationConfig
-=======
 from sphereml.config.forecast import ForecastConfig
->>>>>>> main
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -86,15 +83,11 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-<<<<<<< HEAD
-    ``arch``: ``unet``, ``resunet``, or a closed form, ``linear`` or ``integrated``, of polarization also the structure
-    ``tensor`` or ``hough``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-=======
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
->>>>>>> main
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``,
-    ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), or a closed form,
+    ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
+    ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
+    ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
+    ``gain_limit``, ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name

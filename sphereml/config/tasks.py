@@ -38,17 +38,13 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-<<<<<<< HEAD
-    "dust": TaskSchema(),
+    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
-        unused=("model.guess", "model.gains"),
+        unused=("model.guess", "model.gains", "evaluation.study", "evaluation.forecast"),
         faults=polarization_faults,
         choices=(("dust_polarization.base", ("tensor", "hough")),),
     ),
-=======
-    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
->>>>>>> main
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,

@@ -20,11 +20,7 @@ from sphereml.errors import UserError
 CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-<<<<<<< HEAD
-    "model.arch": ("unet", "resunet", *CLOSED_FORMS),
-=======
-    "model.arch": ("unet", "resunet", "stack", "linear", "integrated"),
->>>>>>> main
+    "model.arch": ("unet", "resunet", "stack", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
