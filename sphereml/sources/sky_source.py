@@ -33,6 +33,11 @@ class SkyColumns:
     gains: np.ndarray | None
     target: np.ndarray
 
+    def at(self, rows: np.ndarray) -> SkyColumns:
+        """Some of the rows."""
+        gains = None if self.gains is None else self.gains[rows]
+        return SkyColumns(self.channels, self.features[rows], self.base[rows], gains, self.target[rows])
+
     @property
     def guess(self) -> np.ndarray:
         """Base and gains side by side, ``(npix, O + O G)``."""

@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sphereml.data.store import Sky
+from sphereml.data.stored_sky import ReadableSky
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
@@ -46,7 +46,7 @@ class Drawing:
     """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
 
     scores: Mapping[str, TargetScores]
-    sky: Sky
+    sky: ReadableSky
     patches: Mapping[str, np.ndarray]
     spheres: Mapping[str, np.ndarray]
     targets: np.ndarray
