@@ -14,9 +14,9 @@ from conftest import synthetic_sky
 
 from sphereml.config.compose import compose
 from sphereml.data.finished_pieces import FinishedPieces, pieces_of
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column, write_store
-from sphereml.data.stored_sky import ReadableSky, StoredSky
 from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
@@ -170,8 +170,8 @@ def test_prediction_by_tiles_is_the_same(name, trained, sky32, tolerance):
 
 
 @pytest.fixture(scope="module")
-def stored32(sky32: Sky, tmp_path_factory) -> StoredSky:
-    return StoredSky.open(write_store(tmp_path_factory.mktemp("stores") / "sky.zarr", sky32))
+def stored32(sky32: Sky, tmp_path_factory) -> SkyOnDisk:
+    return SkyOnDisk.open(write_store(tmp_path_factory.mktemp("stores") / "sky.zarr", sky32))
 
 
 @pytest.mark.parametrize("model", ["unet_sphere", "unet_oriented", "unet_flat", "unet_sphere_plain", "linear"])

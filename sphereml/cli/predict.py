@@ -46,7 +46,7 @@ def _other_data(options: argparse.Namespace) -> list[str]:
 
 def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrite: bool) -> list[Path]:
     from sphereml.config.compose import compose
-    from sphereml.data.stored_sky import StoredSky
+    from sphereml.data.sky_on_disk import SkyOnDisk
     from sphereml.evaluation.run_groups import run_names
     from sphereml.sources.sky import read_sky
     from sphereml.templates.full_sky import predict_template
@@ -56,7 +56,7 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     (*_, last) = other
     data = runs[0].config.data
     stores = [] if any(word.startswith("data.stores=") for word in other) else [f"data.stores={data.stores}"]
-    sky = read_sky(compose([*other, *stores]).data, say) if "=" in last else StoredSky.open(last)
+    sky = read_sky(compose([*other, *stores]).data, say) if "=" in last else SkyOnDisk.open(last)
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
     for path, run in zip(paths, runs, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -81,7 +82,7 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
     closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
     gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
     ``sphereml.tasks.lensing_features``).
@@ -98,7 +99,7 @@ class ModelConfig:
         width: channels of the first level
         depth: number of poolings
         max_width: channels of a level at most
-        convs_per_level: convolutions of a level
+        convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
             fields with types (flat ones too)
         kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials
@@ -202,6 +203,8 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        study: what measures the runs of `sphereml study`; empty: the task's own study
+        forecast: settings of the study r_forecast
     """
 
     patches: int = 200
@@ -209,6 +212,8 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    study: str = ""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
 
 @dataclass

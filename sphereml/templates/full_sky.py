@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sphereml.data.finished_pieces import pieces_of
-from sphereml.data.stored_sky import ReadableSky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.sky.maps import SkyMap
 from sphereml.templates.products import write_sky_map
 from sphereml.training.predictor import Prediction, Predictor

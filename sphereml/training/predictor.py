@@ -19,17 +19,16 @@ import torch
 
 from sphereml import __version__
 from sphereml.data.finished_pieces import FinishedPieces
-from sphereml.data.stored_sky import ReadableSky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
 from sphereml.models.tiling import Tiling
 from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.sampling import sample_patches
+from sphereml.patches.sampling import pixels_beneath, sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.interpolation import apply, bilinear
 from sphereml.sky.maps import SkyMap
 from sphereml.sky.regions import Region
 from sphereml.sources.batch import Batch
@@ -133,7 +132,7 @@ class Predictor:
         """Predicted gnomonic patches ``(n, size, size, O)``: a flat network's own, else ``sphere`` projected."""
         task = self._maps
         if self.run.config.model.domain != "flat":
-            return sample_patches(sphere, frames, task.patch)
+            return sample_patches(sphere, frames, task.patch, [one.spin for one in self.outputs])
         read, domain = task.column_reader(sky, self.scaling), FlatPatch.of(task.patch)
         found = (self._on_patches(read, sky.grid, chosen) for chosen in _in_parts(frames))
         return np.concatenate([self._combined(*one, domain) for one in found])
@@ -211,7 +210,8 @@ class Predictor:
             for index, frames in enumerate(_in_parts(_covering(patch))):
                 yield kept.get(f"patches-{index}", partial(output, frames)), frames
 
-        stitched = stitch_stream(outputs(), patch, grid)
+        spins = self._maps.channels(self.scaling)[1].spins
+        stitched = stitch_stream(outputs(), patch, grid, spins)
 
         def predict(tile: Region, _: Region) -> np.ndarray:
             columns = read(tile.pixels)
@@ -239,13 +239,11 @@ class Predictor:
         self, read: _Reader, grid: HealpixGrid, frames: np.ndarray
     ) -> tuple[SkyColumns, np.ndarray, np.ndarray]:
         """A flat network on patches: columns of the pixels beneath, guess ``(n, size, size, ...)`` and output there."""
-        patch = self._maps.patch
-        interpolation = bilinear(grid, patch.vectors(frames))
-        pixels = np.unique(interpolation.pixels)
-        columns = read(pixels)
+        patch, rows = self._maps.patch, pixels_beneath(grid, frames, self._maps.patch)
+        columns = read(rows.pixels)
+        sets = (columns.features, columns.channels.spins), (columns.guess, columns.guess_spins)
         features, guess = (
-            apply(interpolation, values.astype(np.float32, copy=False), pixels)
-            for values in (columns.features, columns.guess)
+            sample_patches(values.astype(np.float32, copy=False), frames, patch, spins, rows) for values, spins in sets
         )
         return columns, guess, self._output(features, FlatPatch.of(patch))
 

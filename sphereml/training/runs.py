@@ -26,7 +26,7 @@ from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
-    from sphereml.data.stored_sky import ReadableSky
+    from sphereml.data.sky_on_disk import ReadableSky
     from sphereml.sky.maps import SkyMap
     from sphereml.training.predictor import Predictor
 

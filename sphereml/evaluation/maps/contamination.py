@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import h, k
 
-from sphereml.data.stored_sky import ReadableSky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.unit_conversion import conversion_factor
 from sphereml.harmonics.bands import Bands
 from sphereml.simulate.cmb import cmb_spectrum, simulate_cmb

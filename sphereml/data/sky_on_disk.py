@@ -19,7 +19,7 @@ from sphereml.sky.grid import HealpixGrid
 
 
 @dataclass(frozen=True, eq=False)
-class StoredSky:
+class SkyOnDisk:
     """The sky of the store ``path``; what it shares with :class:`~sphereml.data.store.Sky` has the same meaning."""
 
     path: Path
@@ -30,7 +30,7 @@ class StoredSky:
     provenance: dict[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path) -> StoredSky:
+    def open(cls, path: str | Path) -> SkyOnDisk:
         """Read all but the inputs.
 
         Raises:
@@ -61,4 +61,4 @@ class StoredSky:
 
 
 # A sky that is read by its pixels, wherever its inputs are.
-ReadableSky = Sky | StoredSky
+ReadableSky = Sky | SkyOnDisk
