@@ -35,7 +35,7 @@ from sphereml.sources.lensed_skies import TARGETS, LensedSkies, SkyCampaign, Sto
 from sphereml.sources.sky_source import SkyColumns
 from sphereml.tasks.losses import PatchLoss
 from sphereml.tasks.maps import MapScaling, MapTask, named, refuse_other_fields, single, standardization
-from sphereml.tasks.protocol import Loss, Provenance, Say, Task
+from sphereml.tasks.protocol import Loss, Provenance, Say
 
 # Tiles that means and deviations are taken over.
 _SCALING_TILES = 64
@@ -144,7 +144,7 @@ class SphereLensingTask(MapTask):
 
     def columns(self, sky: Sky, scaling: SphereLensingScaling) -> SkyColumns:
         refuse_other_fields(sky, scaling)
-        targets = sky.targets if sky.targets.shape[1] else np.zeros((sky.grid.npix, len(TARGETS)), np.float32)
+        targets = sky.targets if sky.targets.shape[1] else np.zeros((len(sky.inputs), len(TARGETS)), np.float32)
         return self.standardized(sky.inputs, targets, scaling)
 
     def standardized(self, inputs: np.ndarray, targets: np.ndarray, scaling: SphereLensingScaling) -> SkyColumns:
@@ -199,7 +199,9 @@ class TileSource:
         features, base, target = (
             torch.from_numpy(values).to(device) for values in (columns.features, columns.base, columns.target)
         )
-        return Batch(HealpixSky.of(region), columns.channels, features, base, None, target, torch.ones_like(target[..., 0]))
+        return Batch(
+            HealpixSky.of(region), columns.channels, features, base, None, target, torch.ones_like(target[..., 0])
+        )
 
     @staticmethod
     def _read(sky: StoredSky, region: Region) -> tuple[np.ndarray, np.ndarray]:

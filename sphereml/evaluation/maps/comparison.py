@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sphereml.data.store import Sky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
@@ -49,7 +49,7 @@ class Drawing:
     """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
 
     scores: Mapping[str, TargetScores]
-    sky: Sky
+    sky: ReadableSky
     patches: Mapping[str, np.ndarray]
     spheres: Mapping[str, np.ndarray]
     targets: np.ndarray
