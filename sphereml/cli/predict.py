@@ -49,7 +49,7 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     from sphereml.data.sky_on_disk import SkyOnDisk
     from sphereml.evaluation.run_groups import run_names
     from sphereml.sources.sky import read_sky
-    from sphereml.templates.full_sky import predict_template
+    from sphereml.templates.full_sky import predict_templates
     from sphereml.templates.products import refuse_standing
     from sphereml.training.predictor import Predictor
 
@@ -59,6 +59,6 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     sky = read_sky(compose([*other, *stores]).data, say) if "=" in last else SkyOnDisk.open(last)
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
-    for path, run in zip(paths, runs, strict=True):
-        predict_template(path, Predictor(run, say=say), sky, overwrite)
+    named = dict(zip(run_names(runs), runs, strict=True))
+    predict_templates(folder, {name: Predictor(run, say=say) for name, run in named.items()}, sky)
     return paths

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sphereml.config.bounds import bound_faults, memory_faults
 from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
@@ -86,6 +87,8 @@ def allowed_values(task: str) -> dict[str, tuple[str, ...]]:
 
 def validate(config: ExperimentConfig) -> None:
     """Raise UserError for the first impossible value."""
+    for fault in bound_faults(asdict(config)):
+        raise fault
     for key, number in _numbers(asdict(config)):
         if not math.isfinite(number):
             raise UserError(f"{key}={number}", "give a finite number")
@@ -127,7 +130,7 @@ def validate(config: ExperimentConfig) -> None:
         raise UserError(what, "choose another schedule, or join_validation=false")
     for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
         raise fault
-    for fault in schema.faults(config):
+    for fault in (*schema.faults(config), *memory_faults(config)):
         raise fault
 
 

@@ -12,10 +12,10 @@ from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.splits import build_split, split_files
 from sphereml.data.store import Sky, is_store, open_store
-from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.survey import Progress, prepare_survey
 from sphereml.errors import UserError
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy

@@ -9,10 +9,12 @@ the gain is interpolated.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,13 +96,24 @@ class Predictor:
 
     @cached_property
     def scaling(self) -> Scaling:
-        return self.task.scaling.from_json(self.run.scaling())
+        """As it was fitted; raises UserError when the file holds something else, whatever its checksum."""
+        try:
+            values = self.run.scaling()
+            _refuse_unusable(values)
+            return self.task.scaling.from_json(values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what = f"{self.run.scaling_path} is no scaling of task={self.run.config.task} ({error})"
+            raise UserError(what, "restore it or train again") from None
 
     @cached_property
     def network(self) -> Network:
         """With the trained weights, in ``eval()`` mode."""
         network = self.task.network(self.scaling, self.run.manifest().get("nside", 0))
-        network.load_state_dict(self.run.weights())
+        try:
+            network.load_state_dict(self.run.weights())
+        except RuntimeError:
+            what = f"{self.run.weights_path} holds the weights of another network"
+            raise UserError(what, "restore it or train again") from None
         return network.eval().to(self.device)
 
     @torch.no_grad()
@@ -255,6 +268,15 @@ class Predictor:
 
 def _in_parts(frames: np.ndarray) -> list[np.ndarray]:
     return [frames[start : start + _PATCHES_AT_ONCE] for start in range(0, len(frames), _PATCHES_AT_ONCE)]
+
+
+def _refuse_unusable(scaling: dict[str, Any]) -> None:
+    """Raise ValueError for entries of a scaling that are to be numbers and are not."""
+    for name, value in scaling.items():
+        numbers = [one for one in value if not isinstance(one, dict | str)] if isinstance(value, list) else [value]
+        numbers = [one for one in numbers if not isinstance(one, str)]
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+            raise ValueError(f"{name} is not finite")
 
 
 def _same_data(trained: dict[str, object], found: dict[str, object]) -> bool:

@@ -70,15 +70,18 @@ class Comparison(Result):
 
         A marginalization that the folder already holds of the same runs is kept.
         """
-        if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
+        self.remember(Path(folder))
+        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
+        return super().save(folder)
+
+    def remember(self, folder: Path) -> None:
+        if "marginalization" not in self.content and (folder / self.file).is_file():
             try:
                 known = Comparison.load(folder).content
             except UserError:
                 known = {}
             if "marginalization" in known and _runs(known) == _runs(self.content):
                 self.content["marginalization"] = known["marginalization"]
-        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
-        return super().save(folder)
 
     def _csv(self) -> str:
         rows, text = self.rows(), io.StringIO()
