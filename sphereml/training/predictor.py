@@ -270,13 +270,16 @@ def _in_parts(frames: np.ndarray) -> list[np.ndarray]:
     return [frames[start : start + _PATCHES_AT_ONCE] for start in range(0, len(frames), _PATCHES_AT_ONCE)]
 
 
-def _refuse_unusable(scaling: dict[str, Any]) -> None:
-    """Raise ValueError for entries of a scaling that are to be numbers and are not."""
-    for name, value in scaling.items():
-        numbers = [one for one in value if not isinstance(one, dict | str)] if isinstance(value, list) else [value]
-        numbers = [one for one in numbers if not isinstance(one, str)]
-        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
-            raise ValueError(f"{name} is not finite")
+def _refuse_unusable(values: Any, name: str = "scaling") -> None:
+    """Raise ValueError for a number, anywhere in a scaling, that is not finite, or an entry that is nothing at all."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _refuse_unusable(value, key)
+    elif isinstance(values, list):
+        for value in values:
+            _refuse_unusable(value, name)
+    elif values is None or (isinstance(values, float) and not math.isfinite(values)):
+        raise ValueError(f"{name} is not finite")
 
 
 def _same_data(trained: dict[str, object], found: dict[str, object]) -> bool:
