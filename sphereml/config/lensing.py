@@ -20,7 +20,7 @@ LENSING_FREE = (
     *("data", "split", "loss", "bands", "patches.max_masked"),
     *("model.features", "model.guess", "model.gains", "model.gain_limit"),
     *("training.join_validation", "training.footprint", "training.tile_nside", "training.rotations"),
-    *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
+    *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts", "evaluation.cross_fit"),
 )
 
 

@@ -14,6 +14,7 @@ from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitC
 
 __all__ = [
     "BandsConfig",
+    "CrossFitConfig",
     "DataConfig",
     "Disc",
     "EvaluationConfig",
@@ -191,6 +192,29 @@ class TrainingConfig:
 
 
 @dataclass
+class CrossFitConfig:
+    """Cross-fitted templates: the sky in ``folds`` lunes of longitude, each predicted by networks that never saw it.
+
+    Args:
+        folds: number of regions, 3 or more
+        join [deg]: width over which neighbouring regions' templates pass into each other
+        buffer [deg]: no training pixel is nearer to the region; 0: the receptive field plus twice the join
+        seeds: networks of each region, which differ in their seed
+        edges: of the bands of multipoles that the study measures
+        cmb_strengths: the CMB that the study adds to the training target, as shares of the whole
+        cmb_skies: number of skies of CMB that are added, one at a time
+    """
+
+    folds: int = 5
+    join: float = 5.0
+    buffer: float = 0.0
+    seeds: int = 1
+    edges: list[int] = field(default_factory=lambda: [2, 15, 30, 60, 100, 200])
+    cmb_strengths: list[float] = field(default_factory=lambda: [0.03, 0.3])
+    cmb_skies: int = 2
+
+
+@dataclass
 class EvaluationConfig:
     """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks.
 
@@ -202,6 +226,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        cross_fit: regions and ensembles of cross-fitted templates
     """
 
     patches: int = 200
@@ -209,6 +234,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
 
 
 @dataclass

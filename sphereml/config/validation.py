@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
@@ -48,6 +49,8 @@ _POSITIVE = [
     "training.patience",
     "training.validation_batches",
     "evaluation.patches",
+    "evaluation.cross_fit.seeds",
+    "evaluation.cross_fit.cmb_skies",
 ]
 _NOT_NEGATIVE = [
     "data.galaxy.beam_arcmin",
@@ -61,6 +64,8 @@ _NOT_NEGATIVE = [
     "training.threads",
     "training.clip",
     "evaluation.apodization",
+    "evaluation.cross_fit.join",
+    "evaluation.cross_fit.buffer",
     "loss.lambda_r",
     "loss.l1",
     "split.buffer",
@@ -99,6 +104,11 @@ def validate(config: ExperimentConfig) -> None:
     _require(config, "data.max_missing", lambda value: 0 <= value < 1, "give a share in [0, 1)")
     _require(config, "model.dropout", lambda value: 0 <= value < 1, "give a probability in [0, 1)")
     _require(config, "patches.max_masked", lambda value: 0 <= value < 1, "give a share in [0, 1)")
+    cross_fit = "evaluation.cross_fit"
+    _require(config, f"{cross_fit}.folds", lambda value: value >= 3, "give 3 or more: one is predicted, one validates")
+    _require(config, f"{cross_fit}.cmb_strengths", lambda value: value and min(value) > 0, "give shares above 0")
+    rising = lambda value: len(value) > 1 and all(a < b for a, b in pairwise([0, *value]))  # noqa: E731
+    _require(config, f"{cross_fit}.edges", rising, "give two or more that rise, the first above 0")
     known = ("r_low", "r50", "r150")
     _require(config, "loss.bands", lambda value: set(value) <= set(known), "choose from " + ", ".join(known))
     for key in ("bands.r_low", "bands.r50", "bands.r150"):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from sphereml import __version__
+from sphereml.data.split_files import read_split
 from sphereml.data.store import Sky
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
@@ -132,7 +133,7 @@ class Predictor:
         return SkyMap(self.sphere(sky).values, fields, order="nest", header=self.header(None if known else sky))
 
     def header(self, other: Sky | None = None) -> dict[str, object]:
-        """Facts for a template's header."""
+        """Facts for a template's header: what made it, and where its pixels' own targets did."""
         manifest = self.run.manifest()
         facts: dict[str, object] = {
             "run_id": self.run.folder.name,
@@ -141,8 +142,15 @@ class Predictor:
             "code_version": __version__,
         }
         if other is not None and not _same_data(manifest.get("data", {}), other.provenance):
-            facts["other_data"] = True
-        return facts
+            return facts | {"fitted": "other sky", "other_data": True}
+        return facts | {"fitted": "in-sample"} | self._shares()
+
+    def _shares(self) -> dict[str, float]:
+        """Of the sky, what trained, what chose the epoch and what was held out; the rest was not used."""
+        split = read_split(self.run.split_path)
+        joined = self.task.closed_form or self.run.config.training.join_validation
+        train, chosen, test = (round(float(part.mean()), 4) for part in (split.train, split.validation, split.test))
+        return {"trained": train + chosen * joined, "chosen": chosen * (not joined), "held_out": test}
 
     @property
     def _maps(self) -> MapTask:
