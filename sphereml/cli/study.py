@@ -17,7 +17,11 @@ from sphereml.cli.train import train_models
 from sphereml.config.experiment_files import is_experiment_file
 
 # The first word may name a study in place of its usual experiment.
-_USUAL = {"lensing": "experiment=lensing_small", "dust": "experiment=dust_demo"}
+_USUAL = {
+    "lensing": "experiment=lensing_small",
+    "dust": "experiment=dust_demo",
+    "cross_fit": "experiment=cross_fit_quick",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     from sphereml.evaluation.protocol import StudyOptions, study_class
     from sphereml.tasks import task_class
 
-    kind = study_class(task_class(configs[0].task).study)
+    kind = study_class(configs[0].evaluation.study or task_class(configs[0].task).study)
     skip = sections(options.skip, kind.sections)
     kind.refuse(configs)
     folder = study_folder(options.out, configs[0])

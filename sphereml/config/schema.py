@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.cross_fit import CrossFitConfig
+from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -82,7 +84,7 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
     closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
     gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
     ``sphereml.tasks.lensing_features``).
@@ -99,7 +101,7 @@ class ModelConfig:
         width: channels of the first level
         depth: number of poolings
         max_width: channels of a level at most
-        convs_per_level: convolutions of a level
+        convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
             fields with types (flat ones too)
         kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials
@@ -192,29 +194,6 @@ class TrainingConfig:
 
 
 @dataclass
-class CrossFitConfig:
-    """Cross-fitted templates: the sky in ``folds`` lunes of longitude, each predicted by networks that never saw it.
-
-    Args:
-        folds: number of regions, 3 or more
-        join [deg]: width over which neighbouring regions' templates pass into each other
-        buffer [deg]: no training pixel is nearer to the region; 0: the receptive field plus twice the join
-        seeds: networks of each region, which differ in their seed
-        edges: of the bands of multipoles that the study measures
-        cmb_strengths: the CMB that the study adds to the training target, as shares of the whole
-        cmb_skies: number of skies of CMB that are added, one at a time
-    """
-
-    folds: int = 5
-    join: float = 5.0
-    buffer: float = 0.0
-    seeds: int = 1
-    edges: list[int] = field(default_factory=lambda: [2, 15, 30, 60, 100, 200])
-    cmb_strengths: list[float] = field(default_factory=lambda: [0.03, 0.3])
-    cmb_skies: int = 2
-
-
-@dataclass
 class EvaluationConfig:
     """Held-out comparison: number of flat test patches, apodization of the mask, Nside of the jackknife blocks.
 
@@ -227,6 +206,8 @@ class EvaluationConfig:
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
         cross_fit: regions and ensembles of cross-fitted templates
+        study: what measures the runs of `sphereml study`; empty: the task's own study
+        forecast: settings of the study r_forecast
     """
 
     patches: int = 200
@@ -235,6 +216,8 @@ class EvaluationConfig:
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
     cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
+    study: str = ""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
 
 @dataclass

@@ -37,13 +37,17 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(),
+    "dust": TaskSchema(unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit")),)),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,
         unused=LENSING_FREE,
         faults=lensing_faults,
-        choices=(("lensing.simulator", ("flat", "curved")), ("lensing.loss", ("pixel", "fourier"))),
+        choices=(
+            ("lensing.simulator", ("flat", "curved")),
+            ("lensing.loss", ("pixel", "fourier")),
+            ("lensing.features", ("all", "scalars")),
+        ),
     ),
 }
 # A store is where a task keeps its skies, whatever they are.

@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
+from sphereml.config.cross_fit import cross_fit_faults
+from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
@@ -19,7 +20,7 @@ from sphereml.errors import UserError
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "stack", "linear", "integrated"),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -31,6 +32,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
+    "evaluation.study": ("", "cross_fit", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -49,8 +51,6 @@ _POSITIVE = [
     "training.patience",
     "training.validation_batches",
     "evaluation.patches",
-    "evaluation.cross_fit.seeds",
-    "evaluation.cross_fit.cmb_skies",
 ]
 _NOT_NEGATIVE = [
     "data.galaxy.beam_arcmin",
@@ -64,8 +64,6 @@ _NOT_NEGATIVE = [
     "training.threads",
     "training.clip",
     "evaluation.apodization",
-    "evaluation.cross_fit.join",
-    "evaluation.cross_fit.buffer",
     "loss.lambda_r",
     "loss.l1",
     "split.buffer",
@@ -104,11 +102,6 @@ def validate(config: ExperimentConfig) -> None:
     _require(config, "data.max_missing", lambda value: 0 <= value < 1, "give a share in [0, 1)")
     _require(config, "model.dropout", lambda value: 0 <= value < 1, "give a probability in [0, 1)")
     _require(config, "patches.max_masked", lambda value: 0 <= value < 1, "give a share in [0, 1)")
-    cross_fit = "evaluation.cross_fit"
-    _require(config, f"{cross_fit}.folds", lambda value: value >= 3, "give 3 or more: one is predicted, one validates")
-    _require(config, f"{cross_fit}.cmb_strengths", lambda value: value and min(value) > 0, "give shares above 0")
-    rising = lambda value: len(value) > 1 and all(a < b for a, b in pairwise([0, *value]))  # noqa: E731
-    _require(config, f"{cross_fit}.edges", rising, "give two or more that rise, the first above 0")
     known = ("r_low", "r50", "r150")
     _require(config, "loss.bands", lambda value: set(value) <= set(known), "choose from " + ", ".join(known))
     for key in ("bands.r_low", "bands.r50", "bands.r150"):
@@ -132,7 +125,9 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in _size_faults(config):
+    evaluation = config.evaluation
+    own = (*forecast_faults(evaluation.forecast), *cross_fit_faults(evaluation.cross_fit))
+    for fault in (*_size_faults(config), *own):
         raise fault
     for fault in schema.faults(config):
         raise fault
@@ -171,6 +166,8 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    if model.arch == "stack" and model.depth:
+        raise UserError(f"model.arch=stack with model.depth={model.depth}", "a stack has one level: give model.depth=0")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"

@@ -262,11 +262,11 @@ def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
 
 def _to_dataset(sky: Sky) -> xarray.Dataset:
     variables: dict[str, Any] = {
-        "inputs": (("pixel", "channel"), sky.inputs, {"units": _units(sky.input_fields)}),
-        "targets": (("pixel", "target"), sky.targets, {"units": _units(sky.target_fields)}),
+        "inputs": (("pixel", "channel"), sky.inputs, _described(sky, "input", _units(sky.input_fields))),
+        "targets": (("pixel", "target"), sky.targets, _described(sky, "target", _units(sky.target_fields))),
     }
     if sky.total is not None:
-        variables["total"] = (("pixel",), sky.total, {"units": sky.total_unit})
+        variables["total"] = (("pixel",), sky.total, _described(sky, "total", sky.total_unit))
     for name, values in sky.components.items():
         variables[_COMPONENT + name] = (("pixel",), values, {"units": sky.component_units.get(name, "unknown")})
     coordinates: dict[str, Any] = {
@@ -277,6 +277,12 @@ def _to_dataset(sky: Sky) -> xarray.Dataset:
         coordinates["velocity"] = ("channel", sky.velocity, {"units": "km/s", "frame": "LSR"})
     attributes = _attributes(sky) | {"variables": sorted({*variables, *coordinates})}
     return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def _described(sky: Sky, role: str, units: str) -> dict[str, Any]:
+    """The attributes of a variable: its unit, and by file what a reader of it must know (``own_maps.describe``)."""
+    sources = sky.provenance.get("sources", {}).get(role, {})
+    return {"units": units} | ({"sources": sources} if sources else {})
 
 
 def _units(fields: tuple[Field, ...]) -> str:

@@ -23,6 +23,9 @@ from sphereml.errors import UserError
 from sphereml.harmonics.transforms import alm_index, analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
 
+# Added to a map before its logarithm, in means of all channels' sum.
+FLOOR = 1e-3
+
 
 @dataclass(frozen=True)
 class TensorSettings:
@@ -65,7 +68,7 @@ def tensor_stokes(inputs: np.ndarray, settings: TensorSettings | None = None) ->
     settings = settings or TensorSettings()
     floor = settings.floor
     if floor is None:
-        floor = 1e-3 * float(np.mean(inputs.sum(axis=1, dtype=np.float64)))
+        floor = FLOOR * float(np.mean(inputs.sum(axis=1, dtype=np.float64)))
     total = np.zeros((len(inputs), 2))
     for intensity in np.asarray(inputs, dtype=np.float64).T:
         total += intensity[:, None] * tensor_orientation(intensity, floor, settings)

@@ -86,11 +86,13 @@ def sample(maps: np.ndarray, vectors: np.ndarray, south: np.ndarray, spins: Sequ
     first = np.cumsum([0, *(2 if spin else 1 for spin in spins)])[:-1]
     scalars = first[np.array(spins) == 0]
     result[..., scalars] = apply(interpolation, maps[:, scalars])
-    for spin, column in zip(spins, first, strict=True):
-        if spin:
-            own = (maps[:, column] + 1j * maps[:, column + 1])[interpolation.pixels]
-            values = np.einsum("...k,...k->...", interpolation.weights * phase**spin, own)
-            result[..., column], result[..., column + 1] = values.real, values.imag
+    for spin in sorted({*spins} - {0}):
+        south_part = first[np.array(spins) == spin]
+        near = maps[:, [south_part, south_part + 1]][interpolation.pixels]
+        values = np.einsum(
+            "...k,...kf->...f", interpolation.weights * phase**spin, near[..., 0, :] + 1j * near[..., 1, :]
+        )
+        result[..., south_part], result[..., south_part + 1] = values.real, values.imag
     return result
 
 

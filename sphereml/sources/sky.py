@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
@@ -21,23 +23,32 @@ Say = Callable[[str], None]
 
 
 def galaxy_sky(config: GalaxyConfig, progress: Say | None = None) -> Sky:
-    """A simulated Galaxy as a sky: channels in K, dust at 353 GHz in uK_RJ, every true component beside them."""
+    """A simulated Galaxy as a sky: channels in K, dust at 353 GHz in uK_RJ, every true component beside them.
+
+    With ``config.polarization`` Q and U stand behind the intensity, and those of each part as components ``Q_PART``.
+    """
     galaxy = simulate_galaxy(config, progress)
+    targets, fields, components = galaxy.dust[:, None], (Field("I", "uK_RJ"),), galaxy.components
+    if config.polarization:
+        targets = np.concatenate([targets, galaxy.polarization.stokes], axis=1)
+        fields += (Field("P", "uK_RJ", spin=2),)
+        components = components | _stokes_components(galaxy)
     return Sky(
         grid=galaxy.grid,
         inputs=galaxy.brightness,
-        targets=galaxy.dust[:, None],
+        targets=targets,
         input_fields=tuple(Field(f"{velocity:+.2f} km/s", "K") for velocity in galaxy.velocity),
-        target_fields=(Field("I", "uK_RJ"),),
+        target_fields=fields,
         velocity=galaxy.velocity,
-        components=galaxy.components,
-        component_units=_component_units(galaxy),
+        components=components,
+        component_units={name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in components},
         provenance={"kind": "galaxy", "code": __version__, "seed": config.seed},
     )
 
 
-def _component_units(galaxy: Galaxy) -> dict[str, str]:
-    return {name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in galaxy.components}
+def _stokes_components(galaxy: Galaxy) -> dict[str, np.ndarray]:
+    parts = galaxy.polarization.parts.items()
+    return {f"{stokes}_{name}": part[:, column] for name, part in parts for column, stokes in enumerate("QU")}
 
 
 def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:

@@ -43,7 +43,7 @@ def task_class(name: str) -> type[Task]:
 
 def open_task(config: ExperimentConfig, say: Callable[[str], None] = print, **given: Any) -> Task:
     """The task of a configuration; ``given`` are data that are already at hand, by the task's own names."""
-    return task_class(config.task)(config, say, **given)
+    return task_class(config.task).of(config, say, **given)
 
 
 def register(task: type[Task]) -> None:

@@ -67,6 +67,10 @@ class MapScaling:
     def output_fields(self) -> tuple[Field, ...]:
         return tuple(Field(**values) for values in self.outputs)
 
+    @property
+    def output_spins(self) -> tuple[int, ...]:
+        return tuple(one.spin for one in self.output_fields)
+
     def restore(self, prediction: torch.Tensor) -> torch.Tensor:
         mean, std = (torch.tensor(values).to(prediction) for values in (self.target_mean, self.target_std))
         return prediction * std + mean
@@ -126,22 +130,7 @@ class MapTask(Task):
             check_resolution(config, config.data.galaxy.nside)
         check_resolution(config, self.sky.grid.nside)
         if not self.closed_form:
-            self.refuse_fields()
             self.footprint(self.split.train)
-
-    def refuse_fields(self) -> None:
-        """Raise UserError for fields of the sky that the network cannot learn from or give.
-
-        Patches and turned tiles would turn away from the frame of a field with a spin.
-        """
-        model, training = self.config.model, self.config.training
-        turns = model.domain == "flat" or (training.footprint == "tiles" and training.rotations)
-        spinning = [one for one in (*self.sky.input_fields, *self.sky.target_fields) if one.spin]
-        if turns and spinning:
-            names = " and ".join(spinning[0].column_names)
-            place = "flat patches" if model.domain == "flat" else "turned tiles"
-            what = f"{names} turn with their frame, which {place} of task={self.name} do not follow"
-            raise UserError(what, "choose model=unet_sphere_plain with training.rotations=false")
 
     def warnings(self) -> list[str]:
         return suspicious_columns(self.sky, self.learning_pixels)
@@ -176,7 +165,9 @@ class MapTask(Task):
         refuse_other_fields(sky, scaling)
         features = (sky.inputs - single(scaling.feature_mean)) / single(scaling.feature_std)
         target = scaling.targets(sky)
-        return SkyColumns(self.channels(scaling)[0], features, np.zeros_like(target), None, target)
+        return SkyColumns(
+            self.channels(scaling)[0], features, np.zeros_like(target), None, target, scaling.output_spins
+        )
 
     def sources(self, scaling: Any) -> Mapping[Part, Source]:
         columns = self.columns(self.sky, scaling)
@@ -208,7 +199,8 @@ class MapTask(Task):
         return TileFootprint(nside, config.training.tile_nside, zone, config.training.rotations)
 
     def loss(self, scaling: Any) -> Loss:
-        return CorrelationLoss.of(self.config.loss, resolved_bands(self.config.bands, self.sky.grid.nside))
+        bands = resolved_bands(self.config.bands, self.sky.grid.nside)
+        return CorrelationLoss.of(self.config.loss, bands, scaling.output_spins)
 
     @property
     def patch(self) -> GnomonicPatch:
@@ -241,6 +233,15 @@ class MapTask(Task):
     def comparable_inputs(self) -> bool:
         """Whether inputs are amounts of one thing, so that one of them can be too dark to be weighed."""
         return False
+
+    def intensity(self, sky: Sky) -> np.ndarray:
+        """What the polarization of a sky is a fraction of ``(npix,)``: the first scalar target; zeros where none is."""
+        column = 0
+        for one in sky.target_fields:
+            if not one.spin and one.parity == "even":
+                return np.asarray(sky.targets[:, column])
+            column += one.columns
+        return np.zeros(sky.grid.npix, np.float32)
 
     def raw_features(self) -> np.ndarray:
         """The columns that a closed-form model weighs, ``(npix, F)``, in their units."""

@@ -106,6 +106,11 @@ def predict_folds(plan: CrossFit, runs: Sequence[Sequence[Run]], sky: Sky | None
         yield FoldPrediction(np.mean(members, axis=0), scatter)
 
 
+def join_folds(plan: CrossFit, folds: Sequence[FoldPrediction]) -> np.ndarray:
+    """The template ``(npix, O)``: the folds' means by the weights of the join."""
+    return np.sum([weight[:, None] * fold.mean for weight, fold in zip(plan.weights, folds, strict=True)], axis=0)
+
+
 def cross_fitted(plan: CrossFit, runs: Sequence[Sequence[Run]]) -> CrossFitted:
     """The template of the training's own sky; its errors are fitted to the folds' held-out pixels."""
     folds = list(predict_folds(plan, runs))
@@ -153,9 +158,8 @@ def _joined(
     header: dict[str, Any],
 ) -> CrossFitted:
     fields = plan.sky.target_fields
-    maps, variance = np.zeros_like(folds[0].mean), np.zeros((len(folds[0].mean), len(fields)))
+    maps, variance = join_folds(plan, folds), np.zeros((plan.sky.grid.npix, len(fields)))
     for weight, fold, model in zip(plan.weights, folds, models, strict=True):
-        maps += weight[:, None] * fold.mean
         for index, (_, columns) in enumerate(_columns(fields)):
             variance[:, index] += weight * model[index].variance(fold.mean[:, columns], fold.scatter[:, columns])
     return CrossFitted(SkyMap(maps, fields, "nest", header=header), np.sqrt(variance), plan.kept, models, errors)

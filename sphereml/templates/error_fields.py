@@ -94,7 +94,7 @@ def correlation_bands(mask: np.ndarray) -> Bands:
 def correlations(
     one: np.ndarray, other: np.ndarray, fields: Sequence[Field], mask: np.ndarray, bands: Bands | None = None
 ) -> dict[str, np.ndarray]:
-    """r in bands ``(nband,)`` of two sets of maps ``(npix, columns)``, by component: a field's name, with E or B."""
+    """r in bands ``(nband,)`` of two sets of maps ``(npix, columns)``, by component: a field's name, or its E and B."""
     bands = bands or correlation_bands(mask)
     found = {}
     for (name, a), (_, b) in zip(components(one, fields, mask), components(other, fields, mask), strict=True):
@@ -113,5 +113,4 @@ def components(maps: np.ndarray, fields: Sequence[Field], mask: np.ndarray) -> I
         if not one.spin:
             yield one.name, masked_alms(rows, mask, lmax=lmax)[0]
             continue
-        for letter, alm in zip("EB", analysis(rows * mask, lmax, one.spin), strict=True):
-            yield f"{one.name or 'P'}_{letter}", alm
+        yield from zip(one.parity_names, analysis(rows * mask, lmax, one.spin), strict=True)

@@ -26,6 +26,7 @@ from sphereml.models.tiling import Tiling
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
+from sphereml.sky.fields import Field
 from sphereml.sky.maps import SkyMap
 from sphereml.sources.batch import Batch
 from sphereml.sources.sky_source import SkyColumns
@@ -119,18 +120,23 @@ class Predictor:
         """Predicted gnomonic patches ``(n, size, size, O)``: a flat network's own, else ``sphere`` projected."""
         task = self._maps
         if self.run.config.model.domain != "flat":
-            return sample_patches(sphere, frames, task.patch)
+            return sample_patches(sphere, frames, task.patch, [one.spin for one in self.fields])
         columns = task.columns(sky, self.scaling)
         output = np.concatenate([values for values, _ in self._flat_outputs(columns, frames)])
-        guess = sample_patches(columns.guess.astype(np.float32), frames, task.patch)
+        guess = sample_patches(columns.guess.astype(np.float32), frames, task.patch, columns.guess_spins)
         return self._combined(columns, guess, output, FlatPatch.of(task.patch)).numpy()
 
     def predict(self, sky: Sky | None = None) -> SkyMap:
         """Full-sky maps of the outputs; the header says what made them, and whether the sky is another one."""
         known = sky is None
         sky = sky or self._maps.sky
-        fields = getattr(self.scaling, "output_fields", self.task.outputs)
-        return SkyMap(self.sphere(sky).values, fields, order="nest", header=self.header(None if known else sky))
+        return SkyMap(self.sphere(sky).values, self.fields, order="nest", header=self.header(None if known else sky))
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What is predicted, as it was when the run was trained."""
+        fields: tuple[Field, ...] = getattr(self.scaling, "output_fields", self.task.outputs)
+        return fields
 
     def header(self, other: Sky | None = None) -> dict[str, object]:
         """Facts for a template's header: what made it, and where its pixels' own targets did."""
@@ -176,7 +182,8 @@ class Predictor:
         """The network's output on every pixel of the sky, and the seam of a stitched one."""
         task, nside = self._maps, sky.grid.nside
         if self.run.config.model.domain == "flat":
-            stitched = stitch_stream(self._flat_outputs(columns, _covering(task.patch)), task.patch, sky.grid)
+            outputs, spins = self._flat_outputs(columns, _covering(task.patch)), task.channels(self.scaling)[1].spins
+            stitched = stitch_stream(outputs, task.patch, sky.grid, spins)
             return stitched.map, stitched.seam
         _refuse_shallow(self.network, nside, self.run)
         features = columns.features.astype(np.float32, copy=False)
@@ -190,7 +197,8 @@ class Predictor:
         features = columns.features.astype(np.float32, copy=False)
         for start in range(0, len(frames), _PATCHES_AT_ONCE):
             chosen = frames[start : start + _PATCHES_AT_ONCE]
-            yield self._output(sample_patches(features, chosen, patch), FlatPatch.of(patch)), chosen
+            patches = sample_patches(features, chosen, patch, columns.channels.spins)
+            yield self._output(patches, FlatPatch.of(patch)), chosen
 
     @torch.no_grad()
     def _output(self, features: np.ndarray, domain: Domain) -> np.ndarray:

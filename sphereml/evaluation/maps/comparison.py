@@ -16,7 +16,10 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
 * ``best``: by place (``flat``, ``sphere``, ``sphere_without_cuts``) and band the model or group that is above every
   other one (groups in place of their members) by two standard errors of the paired difference; null where none is.
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
-* ``other_targets``: by column ``models`` to ``spectra``, where there are several targets.
+* ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
+* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb`` by
+  band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of ``{"fraction", "mean",
+  "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
 * ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
 """
 
