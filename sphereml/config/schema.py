@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sphereml.config.cross_fit import CrossFitConfig
+from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
@@ -84,10 +85,11 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), or a closed form,
+    ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
+    ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
+    ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
+    ``gain_limit``, ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
@@ -239,6 +241,7 @@ class ExperimentConfig:
         model: network or baseline
         training: optimization
         evaluation: the held-out comparison
+        dust_polarization: settings of the task dust_polarization
         lensing: settings of the task lensing
     """
 
@@ -254,4 +257,5 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dust_polarization: DustPolarizationConfig = field(default_factory=DustPolarizationConfig)
     lensing: LensingConfig = field(default_factory=LensingConfig)

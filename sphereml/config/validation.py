@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sphereml.config.bounds import bound_faults, memory_faults
 from sphereml.config.cross_fit import cross_fit_faults
 from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
@@ -18,9 +19,10 @@ from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
+CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "stack", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "stack", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -86,6 +88,8 @@ def allowed_values(task: str) -> dict[str, tuple[str, ...]]:
 
 def validate(config: ExperimentConfig) -> None:
     """Raise UserError for the first impossible value."""
+    for fault in bound_faults(asdict(config)):
+        raise fault
     for key, number in _numbers(asdict(config)):
         if not math.isfinite(number):
             raise UserError(f"{key}={number}", "give a finite number")
@@ -129,7 +133,7 @@ def validate(config: ExperimentConfig) -> None:
     own = (*forecast_faults(evaluation.forecast), *cross_fit_faults(evaluation.cross_fit))
     for fault in (*_size_faults(config), *own):
         raise fault
-    for fault in schema.faults(config):
+    for fault in (*schema.faults(config), *memory_faults(config)):
         raise fault
 
 
@@ -160,7 +164,7 @@ def check_folds(split: SplitConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    closed_form = model.arch in ("linear", "integrated")
+    closed_form = model.arch in CLOSED_FORMS
     if closed_form != (model.domain == "none"):
         raise UserError(
             f"model.arch={model.arch} with model.domain={model.domain}",

@@ -19,6 +19,7 @@ from sphereml.tasks.maps import MapScaling, MapTask, named, refuse_other_fields,
 # Below this share of the mean, a column or a sum of channels is noise: profiles are taken relative to the floor.
 _FLOOR = 1e-3
 _CENTRAL = (0.2, 99.8)  # percentiles
+_FEATURES = ("channels", "total", "column", "profile")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class GasScaling(MapScaling):
     feature_high: tuple[float, ...] = ()
     column_floor: float = 0.0
     sum_floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features not in _FEATURES:
+            raise ValueError(f"there are no features {self.features!r}")
 
     @property
     def physical(self) -> bool:
