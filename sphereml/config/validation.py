@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sphereml.config.bounds import bound_faults, memory_faults
+from sphereml.config.cross_fit import cross_fit_faults
 from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
@@ -33,7 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -128,7 +129,9 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
+    evaluation = config.evaluation
+    own = (*forecast_faults(evaluation.forecast), *cross_fit_faults(evaluation.cross_fit))
+    for fault in (*_size_faults(config), *own):
         raise fault
     for fault in (*schema.faults(config), *memory_faults(config)):
         raise fault

@@ -22,6 +22,7 @@ import torch
 from sphereml import __version__
 from sphereml.data.finished_pieces import FinishedPieces
 from sphereml.data.sky_on_disk import ReadableSky
+from sphereml.data.split_files import read_split
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
@@ -161,7 +162,7 @@ class Predictor:
         return self.task.outputs if fields is None else fields
 
     def header(self, other: ReadableSky | None = None) -> dict[str, object]:
-        """Facts for a template's header."""
+        """Facts for a template's header: what made it, and where its pixels' own targets did."""
         manifest = self.run.manifest()
         facts: dict[str, object] = {
             "run_id": self.run.folder.name,
@@ -170,8 +171,15 @@ class Predictor:
             "code_version": __version__,
         }
         if other is not None and not _same_data(manifest.get("data", {}), other.provenance):
-            facts["other_data"] = True
-        return facts
+            return facts | {"fitted": "other sky", "other_data": True}
+        return facts | {"fitted": "in-sample"} | self._shares()
+
+    def _shares(self) -> dict[str, float]:
+        """Of the sky, what trained, what chose the epoch and what was held out; the rest was not used."""
+        split = read_split(self.run.split_path)
+        joined = self.task.closed_form or self.run.config.training.join_validation
+        train, chosen, test = (round(float(part.mean()), 4) for part in (split.train, split.validation, split.test))
+        return {"trained": train + chosen * joined, "chosen": chosen * (not joined), "held_out": test}
 
     @property
     def _maps(self) -> MapTask:
