@@ -92,7 +92,7 @@ def awaken(network: torch.nn.Module) -> None:
 
 def test_every_shipped_model_is_known():
     assert {"integrated", "linear", "unet_flat", "unet_sphere", "unet_flat_paper"} <= set(MODELS)
-    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {*CLOSED_FORMS, "unet", "resunet"}
+    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {*CLOSED_FORMS, "unet", "resunet", "stack"}
 
 
 @every_network
