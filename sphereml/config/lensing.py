@@ -102,6 +102,8 @@ class LensingConfig:
         taper [arcmin]: cosine edge of a patch's mask
         lmin: lowest multipole of E and B in the estimators
         lmax_eb: highest multipole of E and B in the estimators
+        lmin_b: B below is kept from networks and estimators, 0 for none; 300 to delens there without bias
+        passes: estimates of kappa in the physical form, each from B delensed with the one before
         loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
         outputs: fields to predict, of e, kappa, q, u (on the sphere of e and kappa)
         nside: of whole skies
@@ -124,6 +126,8 @@ class LensingConfig:
     taper: float = 28.0
     lmin: int = 30
     lmax_eb: int = 4000
+    lmin_b: int = 0
+    passes: int = 1
     loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
     nside: int = 512
@@ -145,6 +149,12 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if model.arch not in ("unet", "resunet", "stack") or model.domain == "none":
         what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
         yield UserError(what, "choose unet, resunet or stack, flat or on the sphere")
+    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
+        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
+    if not 1 <= lensing.passes <= 9:
+        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
+    if lensing.passes > 1 and model.form == "plain":
+        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
     yield from _sphere_faults(config) if model.domain == "sphere" else _patch_faults(config)
 
 

@@ -81,10 +81,10 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``:
+    ``flat``, ``sphere`` or ``none`` (the closed-form baselines); ``form``: ``plain`` (standardized channels in,
+    standardized dust out) or ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``,
+    ``guess``, ``gains`` and ``gain_limit``, and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name

@@ -16,7 +16,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +86,10 @@ class Simulations:
     @cached_property
     def _key(self) -> str:
         chosen, digest = self.reconstruction, hashlib.sha256()
-        facts = (*astuple(chosen.observation), chosen.nside, chosen.lmax_kappa, chosen.estimator, chosen.filter_lmax)
+        observed = asdict(chosen.observation)
+        if not observed["lmin_b"]:
+            del observed["lmin_b"]  # as simulations were named before there was one
+        facts = (*observed.values(), chosen.nside, chosen.lmax_kappa, chosen.estimator, chosen.filter_lmax)
         digest.update(repr((facts, chosen.tolerance, self.seed, __version__)).encode())
         parts = [chosen.spectra.ee, chosen.spectra.bb_lensed, chosen.spectra.potential]
         for part in parts if chosen.noise is None else [*parts, chosen.noise]:
@@ -161,12 +164,17 @@ class Simulations:
 def smooth_ratio(cross: np.ndarray, power: np.ndarray) -> np.ndarray:
     """``cross / power`` from sums over bands of a fifth of L, interpolated linearly, ``(lmax + 1,)``; 0 below L = 2."""
     ell = np.arange(len(cross))
-    edges = [2]
-    while edges[-1] < len(cross):
-        edges.append(min(edges[-1] + max(10, edges[-1] // 5), len(cross)))
-    bands = [ell[low:high] for low, high in pairwise(edges)]
+    bands = smooth_bands(len(cross) - 1)
     ratio = [((2 * band + 1) * cross[band]).sum() / ((2 * band + 1) * power[band]).sum() for band in bands]
     return np.where(ell < 2, 0.0, np.interp(ell, [band.mean() for band in bands], ratio))
+
+
+def smooth_bands(lmax: int) -> list[np.ndarray]:
+    """The multipoles from 2 to ``lmax`` in bands as wide as a fifth of L, or 10."""
+    edges = [2]
+    while edges[-1] <= lmax:
+        edges.append(min(edges[-1] + max(10, edges[-1] // 5), lmax + 1))
+    return [np.arange(low, high) for low, high in pairwise(edges)]
 
 
 def _packed(one: Simulated) -> bytes:

@@ -76,7 +76,7 @@ class SphereEstimator:
         return combined(self._eb_noise, self._ee_noise)
 
     def fields(self, alm_e: np.ndarray, alm_b: np.ndarray, nside: int) -> np.ndarray:
-        """Pbar of E and B, Q and U, and the vector whose divergence is estimated, south and east: ``(2, 2, npix)`` NEST.
+        """Q and U of Pbar of E and B, and the vector whose divergence is estimated: ``(2, 2, npix)`` NEST.
 
         Shapes and errors as :meth:`eb`.
         """
@@ -114,7 +114,7 @@ class SphereEstimator:
         ell, wiener = np.arange(self._lmax + 1.0), filtered(ee, ee, 1) / 2
         one, three = (ell + 2) * (ell - 1), (ell - 2) * (ell + 3)
         gradient = {"one": wiener * np.sqrt(np.maximum(one, 0)), "three": wiener * np.sqrt(np.maximum(three, 0))}
-        return {"e": filtered(ee, ee, 0), "b": filtered(bb, bb, 0)} | gradient
+        return {"e": filtered(ee, ee, 0), "b": self.model.observation.filtered_b(bb)} | gradient
 
     def _filtered(self, alm: np.ndarray, weights: np.ndarray, name: str) -> np.ndarray:
         """``weights_l a_lm`` up to the lmax of the observation."""

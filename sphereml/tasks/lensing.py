@@ -131,14 +131,14 @@ class LensingTask(Task):
     @cached_property
     def observation(self) -> Observation:
         settings = self.settings
-        return Observation(settings.noise, settings.beam, settings.lmin, settings.lmax_eb)
+        return Observation(settings.noise, settings.beam, settings.lmin, settings.lmax_eb, settings.lmin_b)
 
     @cached_property
     def features(self) -> Features:
         if self.config.model.form == "plain":
-            return PlainFeatures(self.names)
+            return PlainFeatures(self.names, self.patch, self.mask, self.settings.lmin_b)
         model = PatchModel(self.patch, self.spectra, self.observation, self.mask.double())
-        return EstimatorFeatures(self.names, model)
+        return EstimatorFeatures(self.names, model, self.settings.passes)
 
     @property
     def names(self) -> list[str]:
