@@ -81,7 +81,7 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``:
+    ``arch``: ``unet``, ``resunet``, ``stack`` (of one level), ``linear`` or ``integrated``; ``domain``:
     ``flat``, ``sphere`` or ``none`` (the closed-form baselines); ``form``: ``plain`` (standardized channels in,
     standardized dust out) or ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``,
     ``guess``, ``gains`` and ``gain_limit``, and ``sphereml.tasks.lensing_features``).
@@ -96,7 +96,7 @@ class ModelConfig:
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings
+        depth: number of poolings (a stack has none)
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
