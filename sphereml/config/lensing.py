@@ -21,6 +21,7 @@ LENSING_FREE = (
     *("model.features", "model.guess", "model.gains", "model.gain_limit"),
     *("training.join_validation", "training.footprint", "training.rotations"),
     *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
+    *("evaluation.study", "evaluation.forecast"),
 )
 
 

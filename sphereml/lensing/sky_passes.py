@@ -16,7 +16,6 @@ whose weights, like the spectra of what is left, are measured on a simulated sky
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from sphereml.harmonics.filters import multiply
+from sphereml.harmonics.rings import alm_lmax
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.lensing.lensed_b import lensed_b
 from sphereml.lensing.mean_field import smooth_bands
@@ -55,17 +55,6 @@ class PassCurves:
         """The best kappa of the estimates so far, ``(alm_size(lmax_kappa),)``."""
         weights = self.weights[len(estimates) - 1]
         return np.sum([multiply(one.copy(), own) for one, own in zip(estimates, weights, strict=False)], axis=0)
-
-    def packed(self) -> bytes:
-        stream = io.BytesIO()
-        np.savez(stream, residual_bb=self.residual_bb, weights=self.weights)
-        return stream.getvalue()
-
-    @classmethod
-    def unpacked(cls, content: bytes) -> PassCurves:
-        """Raises ValueError, KeyError or OSError when the content is damaged."""
-        with np.load(io.BytesIO(content)) as kept:
-            return cls(kept["residual_bb"], kept["weights"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +113,7 @@ def measure_curves(model: NoiseModel, legs: Legs, kappa: np.ndarray, b: np.ndarr
 
 def residual_b(legs: Legs, kappa: np.ndarray) -> np.ndarray:
     """The observed B without the template of this kappa, ``(alm_size(lmax),)``."""
-    lmax = (int(np.sqrt(8 * len(legs.b) + 1)) - 3) // 2
-    return np.asarray(legs.b - lensed_b(legs.wiener_e, kappa, lmax, "gradient"))
+    return np.asarray(legs.b - lensed_b(legs.wiener_e, kappa, alm_lmax(legs.b), "gradient"))
 
 
 def _estimate(estimator: SphereEstimator, e: np.ndarray, b: np.ndarray, number: int) -> np.ndarray:

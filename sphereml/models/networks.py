@@ -22,8 +22,13 @@ NETWORKS: dict[str, type[UNet] | type[ResUNet] | type[ResidualStack]] = {
 
 
 def build(config: ModelConfig, domain: Domain, channels_in: int | Channels, channels_out: int | Channels) -> Network:
-    """A network that starts at zero when it corrects a first guess (form ``physical``)."""
+    """A network that starts at zero when it corrects a first guess (form ``physical``).
+
+    Without typed channels (``stencil: spin``) columns are bare numbers to it, whatever they are.
+    """
     zero = config.form == "physical"
+    if config.stencil != "spin":
+        channels_in, channels_out = (Channels.of(one).columns for one in (channels_in, channels_out))
     with single_precision():
         return NETWORKS[config.arch](domain, channels_in, channels_out, zero_output=zero, **options(config))
 

@@ -11,21 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from sphereml import __version__
 from sphereml.config.lensing import Cosmology, LensingConfig
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import refuse_full
 from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, refuse_unwritable, write_store
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.rings import resize_alm
@@ -146,12 +144,12 @@ class LensedSkies:
         if self.campaign.passes == 1 or self.campaign.form == "plain":
             return PassCurves.of_first(self.model, SphereEstimator(self.model).n0)
         path = self.folder / _CURVES
-        with suppress(OSError, ValueError, KeyError, BadZipFile):
-            return PassCurves.unpacked(path.read_bytes())
+        if (kept := read_arrays(path)) is not None:
+            return PassCurves(**kept)
         drawn, top = self._draw(0), self.campaign.lmax_kappa
         kappa = resize_alm(drawn.sky.kappa, top).astype(np.complex128)
         curves = measure_curves(self.model, drawn.legs, kappa, drawn.b, self.campaign.passes)
-        write_atomically(path, curves.packed(), "choose another data.stores=PATH")
+        write_arrays(path, vars(curves))
         return curves
 
     def simulate(self, number: int, spectra: CmbSpectra | None = None) -> Sky:
@@ -246,7 +244,11 @@ class StoredSky:
         Raises:
             UserError: values are missing.
         """
-        found = tuple(np.asarray(array[pixels]) for array in self._arrays)
+        damaged = UserError(f"the store {self.path} is damaged", "remove it and prepare it again")
+        try:
+            found = tuple(np.asarray(array[pixels]) for array in self._arrays)
+        except (KeyError, ValueError, OSError, RuntimeError):
+            raise damaged from None
         if not all(np.isfinite(values).all() for values in found):
-            raise UserError(f"the store {self.path} is damaged", "remove it and prepare it again")
+            raise damaged
         return found[0], found[1]

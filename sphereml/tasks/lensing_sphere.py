@@ -145,7 +145,7 @@ class SphereLensingTask(MapTask):
 
     def columns(self, sky: Sky, scaling: SphereLensingScaling) -> SkyColumns:
         refuse_other_fields(sky, scaling)
-        targets = sky.targets if sky.targets.shape[1] else np.zeros((sky.grid.npix, len(TARGETS)), np.float32)
+        targets = sky.targets if sky.targets.shape[1] else np.zeros((len(sky.inputs), len(TARGETS)), np.float32)
         return self.standardized(sky.inputs, targets, scaling)
 
     def standardized(self, inputs: np.ndarray, targets: np.ndarray, scaling: SphereLensingScaling) -> SkyColumns:

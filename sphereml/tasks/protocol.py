@@ -131,7 +131,7 @@ class Task(ABC):
         """The network of the configuration, its weights drawn from the training seed."""
         torch.manual_seed(self.config.training.seed)
         channels_in, channels_out = self.channels(scaling)
-        return build(self.config.model, self.domain(nside), channels_in.columns, channels_out.columns)
+        return build(self.config.model, self.domain(nside), channels_in, channels_out)
 
     @property
     def closed_form(self) -> bool:
