@@ -12,9 +12,10 @@ from fixtures_cli import TINY, Place, done, sphereml
 
 from sphereml.config.schema import EvaluationConfig
 from sphereml.data.split_files import Split
+from sphereml.data.whole_files import sealed_json
 from sphereml.evaluation.maps.patches import draw_test_patches
 from sphereml.evaluation.maps.ranking import best_on_patches
-from sphereml.evaluation.maps.scores import HeldOut, TargetScores, region_masks
+from sphereml.evaluation.maps.scores import HeldOut, ScalarTruth, TargetScores, region_masks
 from sphereml.evaluation.maps.sphere import score_sphere
 from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.protocol import load_result
@@ -72,8 +73,13 @@ def test_the_spectra_have_errors_on_the_sphere_and_a_table_beside(place, content
     assert any("two standard errors" in note for note in content["notes"])
 
 
+def unsealed(content):
+    """Without the checksum of the file."""
+    return {key: value for key, value in content.items() if key != "checksum"}
+
+
 def test_a_later_version_is_refused(tmp_path, content):
-    (tmp_path / "comparison.json").write_text(json.dumps(content | {"version": 99}))
+    (tmp_path / "comparison.json").write_bytes(sealed_json(unsealed(content) | {"version": 99}))
     assert "later sphereml" in sphereml("report", tmp_path).refusal
 
 
@@ -97,11 +103,13 @@ def held_out(split: Split) -> HeldOut:
 def test_the_mean_of_one_model_is_that_model():
     sky = synthetic_sky(16)
     known = held_out(hemispheres(sky))
-    scores = TargetScores(known, (sky.target, sample_patches(sky.target, known.test.frames, known.test.patch)))
+    scores = TargetScores(known)
+    truth = ScalarTruth(known, sky.target, sample_patches(sky.target, known.test.frames, known.test.patch))
     facts = {"domain": "none", "form": "", "seconds_train": 1.0, "seconds_predict": 2.0}
     for index, name in enumerate(("a", "b")):
         values = sky.inputs[:, index]
-        scores.add(name, values, sample_patches(values, known.test.frames, known.test.patch), **facts)
+        found = truth.score(values, sample_patches(values, known.test.frames, known.test.patch))
+        scores.add(name, *found, **facts)
     scores.add_mean("mean", ["a", "a"])
     found = scores.to_json()
     for key, value in found["models"]["a"].items():
@@ -120,10 +128,10 @@ def test_errors_of_bins_are_the_jackknife_of_bins():
 
 
 def test_regions_are_called_what_they_are(content, tmp_path):
-    cut = json.loads(json.dumps(content))
+    cut = unsealed(json.loads(json.dumps(content)))
     for model in [*cut["models"].values(), *cut["groups"].values()]:
         model["sphere_without_cuts"], model["sphere_without_cuts_sem"] = model["sphere"], model["sphere_sem"]
-    (tmp_path / "comparison.json").write_text(json.dumps(cut))
+    (tmp_path / "comparison.json").write_bytes(sealed_json(cut))
     result = load_result(tmp_path)
     result.report(tmp_path)
     result.table()

@@ -70,12 +70,19 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, and print its table."""
-    result.save(folder)
-    result.figures(folder)
-    report = result.report(folder)
+    """Save a result with its figures and report, as one set, and print its table."""
+    from sphereml.data.whole_files import appearing_together
+
+    result.remember(folder)
+    with appearing_together(folder) as scratch:
+        result.save(scratch)
+        drawn = {path.name for path in result.figures(scratch)}
+        report = result.report(scratch)
+    for earlier in (folder / "figures").glob("*.png"):
+        if earlier.name not in drawn:
+            earlier.unlink()
     result.table()
-    say(f"report: {report}")
+    say(f"report: {folder / report.name}")
 
 
 def study_folder(folder: str, config: ExperimentConfig) -> Path:

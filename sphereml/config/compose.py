@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from sphereml.config.bounds import refuse_bomb
 from sphereml.config.documentation import commented_yaml, document_keys
 from sphereml.config.experiment_files import named_experiment
 from sphereml.config.outer_hydra import ROOT, alone_in_hydra
@@ -77,6 +78,7 @@ def load(path: Path) -> ExperimentConfig:
 
     if not path.is_file():
         raise UserError(f"{path} does not exist", "name a run folder that `sphereml train` made")
+    refuse_bomb(path.read_text(errors="replace"), path)
     try:
         container: Any = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:

@@ -8,10 +8,12 @@ checked against the archive.  One entry may stand for many alike files, each of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import pairwise
 from itertools import product as combinations
 from pathlib import Path
@@ -19,11 +21,16 @@ from typing import Any, TypeVar
 
 import yaml
 
+from sphereml.config.bounds import refuse_bomb, refuse_special
 from sphereml.config.resources import resource_folder
 from sphereml.data.units import parse_unit
 from sphereml.errors import UserError
 
 UNKNOWN = "unknown"
+# The file in the data folder that holds the checksums of those that came.
+PINS = "checksums.json"
+# No survey has more; a range could stand for any number.
+_MOST_FILES = 100_000
 _Described = TypeVar("_Described", "Product", "ProductFile")
 _RANGE = re.compile(r"\{([A-Z]\.\.[A-Z]|\d+\.\.\d+)\}")
 _BYTES = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -50,9 +57,10 @@ class ProductFile:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str) and bool(self.name), "a file's name", self.name)
-        _require("/" not in self.name and self.name not in (".", ".."), "a file's name", self.name)
+        _require(not re.search(r"[/\0]|^\.|\.partial(\.json)?$", self.name), "a file's name", self.name)
+        _require(self.name != PINS, "a file's name (the list of checksums is called so)", self.name)
         _require(all(url.startswith(("http://", "https://")) for url in self.urls), f"urls of {self.name}", self.urls)
-        _require(bool(_spelled(self.name)), "the range in a file's name", self.name)
+        _require(0 < _count_spelled(self.name) <= _MOST_FILES, "the range in a file's name", self.name)
         _require(self._addresses_fit(), f"urls of {self.name}", self.urls)
         _require(_is_size(self.size), f"size of {self.name}", self.size)
         _require(_is_checksum(self.checksum), f"checksum of {self.name}", self.checksum)
@@ -95,7 +103,9 @@ class Product:
     """Files that belong together, their licence and how to read them.
 
     ``frame`` is ``G``, ``C``, ``E`` or ``unknown``; ``reader`` the kind of file (``healpix``, ``car_cube``, ...);
-    ``beam_arcmin`` the FWHM, None where it is unknown; ``manifest`` the stem of the file that describes it.
+    ``beam_arcmin`` the FWHM, None where it is unknown; ``released`` when the files were published (a year, or
+    ``YYYY-MM-DD``) and ``zero_level`` what an intensity's zero is, both of which change between versions of a product;
+    ``manifest`` the stem of the file that describes it.
     """
 
     name: str
@@ -106,6 +116,8 @@ class Product:
     frame: str
     reader: str
     beam_arcmin: float | None = None
+    released: str = UNKNOWN
+    zero_level: str = UNKNOWN
     manifest: str = ""
 
     def __post_init__(self) -> None:
@@ -113,6 +125,8 @@ class Product:
             value = getattr(self, key)
             _require(isinstance(value, str) and bool(value), f"{key} of product {self.name}", value)
         _require(self.frame in ("G", "C", "E", UNKNOWN), f"frame of product {self.name}", self.frame)
+        dated = isinstance(self.released, str) and re.fullmatch(r"unknown|\d{4}(-\d{2}-\d{2})?", self.released)
+        _require(bool(dated), f"released of product {self.name}", self.released)
         _require(bool(self.files), f"files of product {self.name}", list(self.files))
         beam = self.beam_arcmin
         _require(beam is None or (isinstance(beam, int | float) and beam > 0), f"beam_arcmin of {self.name}", beam)
@@ -135,6 +149,21 @@ def list_products(folder: Path | None = None) -> list[Product]:
     return products
 
 
+def product_facts(file_name: str) -> dict[str, str]:
+    """What the shipped manifests say of a file: ``product``, ``released``, ``zero_level``; empty if none does."""
+    return dict(_facts().get(file_name, {}))
+
+
+@lru_cache(maxsize=1)
+def _facts() -> dict[str, dict[str, str]]:
+    return {
+        file.name: {"product": product.name, "released": product.released, "zero_level": product.zero_level}
+        for product in list_products()
+        for entry in product.files
+        for file in entry.each()
+    }
+
+
 def find_products(names: Sequence[str], folder: Path | None = None) -> list[Product]:
     """The products called so, each once; the name of a manifest (``planck``) means all of its products.
 
@@ -153,13 +182,16 @@ def find_products(names: Sequence[str], folder: Path | None = None) -> list[Prod
 
 def load_manifest(path: Path) -> list[Product]:
     """Products of one file ``{products: [...]}``; raises UserError naming the file when it breaks the schema."""
+    refuse_special(path)
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_bomb(text, path)
+        described = yaml.safe_load(text)
         _require(
             isinstance(described, dict) and set(described) == {"products"}, "the top level", "not {products: [...]}"
         )
         return [replace(_product(entry), manifest=path.stem) for entry in described["products"]]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"manifest {path.name} cannot be read ({error})", "mend its YAML") from None
     except UserError as error:
         raise UserError(f"manifest {path.name}: {error.what}", error.mend) from None
@@ -183,15 +215,24 @@ def _described(kind: type[_Described], entry: dict[str, Any]) -> _Described:
 def _spelled(name: str) -> list[str]:
     """Every name that the ranges of ``name`` stand for; numbers keep the width of the range's first."""
     parts = _RANGE.split(name)  # literal, range, literal, ...
-    choices = [_range(part) if index % 2 else [part] for index, part in enumerate(parts)]
+    choices = [_range_words(part) if index % 2 else [part] for index, part in enumerate(parts)]
     return ["".join(words) for words in combinations(*choices)]
 
 
-def _range(text: str) -> list[str]:
+def _count_spelled(name: str) -> int:
+    """How many names that are, without spelling them."""
+    return math.prod(max(0, last + 1 - first) for first, last in map(_range_ends, _RANGE.findall(name)))
+
+
+def _range_ends(text: str) -> tuple[int, int]:
     first, last = text.split("..")
-    if first.isdigit():
-        return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [chr(letter) for letter in range(ord(first), ord(last) + 1)]
+    return (int(first), int(last)) if first.isdigit() else (ord(first), ord(last))
+
+
+def _range_words(text: str) -> list[str]:
+    first, last = _range_ends(text)
+    width = len(text.partition("..")[0])
+    return [str(one).zfill(width) if text[0].isdigit() else chr(one) for one in range(first, last + 1)]
 
 
 def _require(holds: bool, what: str, value: object) -> None:

@@ -10,9 +10,7 @@ to 4000.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from sphereml.config.lensing import Cosmology
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import open_holdings
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 PLANCK_2013 = Cosmology()
@@ -68,8 +66,20 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     return CmbSpectra(*(np.ascontiguousarray(values, dtype=np.float64) for values in chosen))
 
 
-def run_camb(lmax: int, cosmology: Cosmology) -> Any:
-    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types).
+def tensor_spectra(lmax: int, cosmology: Cosmology = PLANCK_2013) -> tuple[np.ndarray, np.ndarray]:
+    """EE and BB of primordial gravitational waves, each ``(lmax + 1,)``, for r = 1 at 0.05 / Mpc.
+
+    The tilt is zero, as n_t = -r / 8 is of the small r that these are scaled to.
+
+    Raises:
+        UserError: CAMB refuses the cosmology.
+    """
+    spectra = run_camb(max(lmax, 2), cosmology, r=1.0).get_tensor_cls(lmax=max(lmax, 2), CMB_unit="muK", raw_cl=True)
+    return np.ascontiguousarray(spectra[: lmax + 1, 1]), np.ascontiguousarray(spectra[: lmax + 1, 2])
+
+
+def run_camb(lmax: int, cosmology: Cosmology, r: float = 0.0) -> Any:
+    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types), with tensors when r is above 0.
 
     Raises:
         UserError: CAMB refuses the cosmology.
@@ -78,9 +88,10 @@ def run_camb(lmax: int, cosmology: Cosmology) -> Any:
 
     parameters = camb.CAMBparams()
     primordial = ("As", "ns")
+    parameters.WantTensors = r > 0
     try:
         parameters.set_cosmology(**{name: x for name, x in vars(cosmology).items() if name not in primordial})
-        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial})
+        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial}, r=r, nt=0.0)
         parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
         parameters.NonLinear = camb.model.NonLinear_lens
         parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)
@@ -99,23 +110,15 @@ def spectra_path(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: P
 
 
 def load_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: Path | None = None) -> CmbSpectra:
-    """The spectra from disk, computed and written there the first time.
+    """The spectra from disk, computed and written there the first time, and again when the file is damaged.
 
     Raises:
         UserError: as :func:`compute_spectra`, or the folder cannot be written.
     """
     path = spectra_path(lmax, cosmology, folder)
-    try:
-        with np.load(path) as kept:
-            return CmbSpectra(**{field.name: kept[field.name] for field in fields(CmbSpectra)})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # absent or damaged: made anew
+    kept = read_arrays(path)
+    if kept is not None:
+        return CmbSpectra(**kept)
     spectra = compute_spectra(lmax, cosmology)
-    _write(path, spectra)
+    write_arrays(path, {field.name: getattr(spectra, field.name) for field in fields(spectra)})
     return spectra
-
-
-def _write(path: Path, spectra: CmbSpectra) -> None:
-    stream = io.BytesIO()
-    np.savez(stream, **{field.name: getattr(spectra, field.name) for field in fields(spectra)})
-    write_atomically(path, stream.getvalue(), "set SPHEREML_DATA to a folder of yours")

@@ -100,6 +100,13 @@ class LensingTask(Task):
         if spectra is not None:
             self.__dict__["spectra"] = spectra  # in the cached property's own place
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, say: Say = print, **given: Any) -> Task:
+        """Patches, or with ``model.domain=sphere`` whole skies."""
+        from sphereml.tasks.lensing_sphere import SphereLensingTask
+
+        return SphereLensingTask(config, say, **given) if config.model.domain == "sphere" else cls(config, say, **given)
+
     @property
     def settings(self) -> LensingConfig:
         return self.config.lensing

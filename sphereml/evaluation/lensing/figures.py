@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import sealed_json, write_atomically
+from sphereml.errors import UserError
 from sphereml.evaluation.lensing.labels import model_lines, theory_labels
 from sphereml.evaluation.lensing.noise import GOAL
 from sphereml.evaluation.lensing.sentences import Sentences, floats
@@ -39,15 +39,19 @@ class Drawn:
 
 def draw_figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw a result and the ``kappa_maps.npz`` of its folder; returns the pictures."""
-    with np.load(folder / "kappa_maps.npz") as stored:
-        maps = dict(stored)
+    try:
+        with np.load(folder / "kappa_maps.npz") as stored:
+            maps = dict(stored)
+    except Exception:  # zip and npy headers that changed raise whatever they lead to
+        what = f"{folder / 'kappa_maps.npz'} is missing or damaged"
+        raise UserError(what, "run `sphereml study lensing` again") from None
     figures = folder / "figures"
     for old in figures.glob("*.png"):
         old.unlink()
     drawn = list(LensingFigures(content, maps).all())
     captions = {item.name: {"title": item.title, "paper": item.paper, "ours": item.ours} for item in drawn}
     paths = [write_png(item.figure, figures / f"{item.name}.png", dpi=110) for item in drawn]
-    write_atomically(figures / "captions.json", json.dumps(captions, indent=1).encode())
+    write_atomically(figures / "captions.json", sealed_json(captions))
     return paths
 
 

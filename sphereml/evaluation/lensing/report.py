@@ -15,7 +15,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.errors import UserError
 from sphereml.evaluation.lensing.labels import model_lines, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.results import LensingResult
@@ -35,8 +34,6 @@ def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
     """
     path = folder / "figures" / "captions.json"
     captions = read_json(path, _REMAKE)
-    if not isinstance(captions, dict):
-        raise UserError(f"{path} holds no JSON object", _REMAKE)
     figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
     return write_atomically(folder / "report.html", render(content, figures).encode())
 

@@ -11,9 +11,14 @@ from rich.table import Table
 
 
 def comparison_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print scores, paired significance and, when there, what marginalization leaves."""
+    """Print scores of every target, paired significance and, when there, what marginalization leaves."""
     console = console or Console(width=None if Console().is_terminal else 140)
-    console.print(_scores(comparison))
+    others = comparison.get("other_targets") or {}
+    console.print(_scores(comparison, f"{comparison['target']}: " if others else ""))
+    for name, scores in others.items():
+        console.print(_scores({**comparison, **scores}, f"{name}: "))
+    if "polarization" in comparison:
+        console.print(_polarization(comparison))
     if "marginalization" in comparison:
         console.print(_marginalization(comparison["marginalization"]))
     for note in comparison["notes"]:
@@ -28,13 +33,13 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _scores(comparison: Mapping[str, Any]) -> Table:
+def _scores(comparison: Mapping[str, Any], target: str) -> Table:
     span = {name: f"{name}\n{lo:g}-{hi:g}" for name, (lo, hi) in comparison["ell_bands"].items()}
     flat = [band for band in ("r50", "r150") if band in span]
     sphere = [band for band in ("r_low", "r50", "r150") if band in span]
     cut = any("sphere_without_cuts" in model for model in comparison["models"].values())
     table = _table(
-        f"held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)",
+        f"{target}held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)",
         "model",
         *(f"flat {span[band]}" for band in flat),
         *([f"wins of {wins}\n" + " ".join(flat)] if (wins := _patches(comparison)) else []),
@@ -92,6 +97,31 @@ def _measured(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
+
+
+_QUANTITIES = {"ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+
+
+def _polarization(comparison: Mapping[str, Any]) -> Table:
+    """Ratios and correlations of the predictions on the sphere, and how far angles are off; the truth's own below."""
+    models, band = comparison["polarization"], "r50"
+    lo, hi = comparison["ell_bands"][band]
+    first = next(iter(models.values()))["sphere"]
+    known = {key: heading for key, heading in _QUANTITIES.items() if key in first}
+    edges = [one["fraction"] for one in first["angles"]]
+    table = _table(
+        f"polarization on the sphere, {lo:g}-{hi:g}; mean |angle off| in degrees (45: chance) by polarization fraction",
+        "model",
+        *known.values(),
+        *(f"{start:.2g}-{end:.2g}" for start, end in edges),
+    )
+    for name, one in models.items():
+        values = [one["sphere"][key][band] for key in known]
+        angles = [f"{angle['mean']:.1f}±{angle['sem']:.1f}" for angle in one["sphere"]["angles"]]
+        table.add_row(name, *(_measured(value["mean"], value["sem"]) for value in values), *angles)
+    truth = [first[f"true_{key}"][band] for key in known]
+    table.add_row("truth", *(_measured(value["mean"], value["sem"]) for value in truth), *("-" for _ in edges))
+    return table
 
 
 def _marginalization(result: Mapping[str, Any]) -> Table:
