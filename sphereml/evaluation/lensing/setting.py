@@ -182,7 +182,7 @@ class Setting:
                    if name != "qe_naive"}  # fmt: skip
         patches = KnownPatches(self.task, self.config.evaluation.patches, self.sets.batch)
         self.say(f"delensing: {patches.count} patches, twice")
-        estimators = [*self.networks, fair]
+        estimators: list[Estimates] = [*self.networks, fair]
         made = Delensing(self.task, estimators, fair, self._mean_fields, weights, self.reference, patches)
         return made.measure()
 
