@@ -229,6 +229,7 @@ class ExperimentConfig:
         task: what is learnt from what
         output: folder of the runs
         models: models that `sphereml train` trains; empty: the chosen one
+        variants: overrides, e.g. patches.size=32, with each of which every model is trained; empty: none
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -245,6 +246,7 @@ class ExperimentConfig:
     task: str = "dust"
     output: str = "runs"
     models: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)
