@@ -85,7 +85,7 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), or a closed form,
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution), or a closed form,
     ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
     ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
     ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
@@ -101,7 +101,7 @@ class ModelConfig:
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings
+        depth: number of poolings (a stack has none)
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
@@ -233,6 +233,7 @@ class ExperimentConfig:
         task: what is learnt from what
         output: folder of the runs
         models: models that `sphereml train` trains; empty: the chosen one
+        variants: overrides, e.g. patches.size=32, with each of which every model is trained; empty: none
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -249,6 +250,7 @@ class ExperimentConfig:
     task: str = "dust"
     output: str = "runs"
     models: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)

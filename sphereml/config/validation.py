@@ -170,8 +170,6 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
-    if model.arch == "stack" and model.depth:
-        raise UserError(f"model.arch=stack with model.depth={model.depth}", "a stack has one level: give model.depth=0")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"
