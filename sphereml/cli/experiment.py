@@ -52,10 +52,13 @@ def say(line: str) -> None:
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
-    """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses."""
+    """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses, and each variant."""
     config = compose(overrides)
     chosen = not config.models or any(word.startswith("model=") for word in overrides)
-    return [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
+    models = [[]] if chosen else [[f"model={name}"] for name in config.models]
+    variants = [variant.split() for variant in config.variants] or [[]]
+    words = [[*overrides, *model, *variant] for variant in variants for model in models]
+    return [config] if words == [overrides] else [compose(one) for one in words]
 
 
 def open_runs(options: argparse.Namespace) -> list[Run]:

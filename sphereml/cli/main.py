@@ -30,7 +30,7 @@ VERBS = {
     "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
-    "predict": "write full-sky templates of trained models",
+    "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
@@ -189,6 +189,7 @@ def _stopped(verb: str | None, stop: Stopped) -> int:
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
+        "predict": "; the same line goes on",
     }
     print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
     return 128 + stop.number

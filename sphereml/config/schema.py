@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.cross_fit import CrossFitConfig
+from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
 __all__ = [
     "BandsConfig",
+    "CrossFitConfig",
     "DataConfig",
     "Disc",
     "EvaluationConfig",
@@ -82,10 +85,11 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution), or a closed form,
+    ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
+    ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
+    ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
+    ``gain_limit``, ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
@@ -97,7 +101,7 @@ class ModelConfig:
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings
+        depth: number of poolings (a stack has none)
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
@@ -203,6 +207,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        cross_fit: regions and ensembles of cross-fitted templates
         study: what measures the runs of `sphereml study`; empty: the task's own study
         forecast: settings of the study r_forecast
     """
@@ -212,6 +217,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
     study: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
@@ -227,6 +233,7 @@ class ExperimentConfig:
         task: what is learnt from what
         output: folder of the runs
         models: models that `sphereml train` trains; empty: the chosen one
+        variants: overrides, e.g. patches.size=32, with each of which every model is trained; empty: none
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -235,6 +242,7 @@ class ExperimentConfig:
         model: network or baseline
         training: optimization
         evaluation: the held-out comparison
+        dust_polarization: settings of the task dust_polarization
         lensing: settings of the task lensing
     """
 
@@ -242,6 +250,7 @@ class ExperimentConfig:
     task: str = "dust"
     output: str = "runs"
     models: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -250,4 +259,5 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dust_polarization: DustPolarizationConfig = field(default_factory=DustPolarizationConfig)
     lensing: LensingConfig = field(default_factory=LensingConfig)

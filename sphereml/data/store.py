@@ -52,6 +52,7 @@ class Sky:
         velocity: LSR km/s of the inputs' channel centres, ``(ninput,)``, or None.
         components: named ``(npix,)`` parts of a simulated sky; their units in ``component_units``.
         provenance: what it was made from; JSON values, no dates.
+        pixels: the NEST pixels that the rows are of, where they are a part of the sphere (see :meth:`at`).
     Raises:
         ValueError: shapes or lengths disagree.
 
@@ -75,9 +76,10 @@ class Sky:
     components: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     component_units: dict[str, str] = field(default_factory=dict)
+    pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        npix = self.grid.npix
+        npix = self.grid.npix if self.pixels is None else len(self.pixels)
         for name, fields in (("inputs", self.input_fields), ("targets", self.target_fields)):
             found, expected = getattr(self, name).shape, (npix, count_columns(fields))
             if found != expected:
@@ -95,6 +97,18 @@ class Sky:
         )
         return f"Sky(nside={self.grid.nside}, inputs: {inputs}; targets: {targets})"
 
+    def at(self, pixels: np.ndarray) -> Sky:
+        """The rows of these NEST pixels, rising and distinct, without the components."""
+        if len(pixels) == self.grid.npix:
+            return self
+        total = None if self.total is None else self.total[pixels]
+        inputs, targets = self.inputs[pixels], self.targets[pixels]
+        return replace(self, inputs=inputs, targets=targets, total=total, components={}, pixels=pixels)
+
+    def whole(self) -> Sky:
+        """The sky with all of its rows in memory: this one."""
+        return self
+
     @property
     def target(self) -> np.ndarray:
         """The one target column ``(npix,)`` of a sky that has no other.
@@ -102,16 +116,26 @@ class Sky:
         Raises:
             UserError: there are several, or none.
         """
-        if self.targets.shape[1] != 1:
-            names = [name for one in self.target_fields for name in one.column_names]
-            raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
-        return self.targets[:, 0]
+        return only_column(self.targets, self.target_fields)
+
+    @property
+    def intensity(self) -> np.ndarray | None:
+        """What the targets' polarization is a part of, ``(npix,)``; see :func:`polarized_intensity`."""
+        return polarized_intensity(self.targets, self.target_fields, self.components.get("intensity"))
 
     @property
     def input_unit(self) -> str:
         """The unit that all inputs share, or the empty string where they differ."""
         units = {one.unit for one in self.input_fields}
         return units.pop() if len(units) == 1 else ""
+
+
+def only_column(targets: np.ndarray, fields: tuple[Field, ...]) -> np.ndarray:
+    """The one column of targets ``(npix, columns)``; raises UserError when there are several, or none."""
+    if targets.shape[1] != 1:
+        names = [name for one in fields for name in one.column_names]
+        raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
+    return targets[:, 0]
 
 
 def _few(fields: tuple[Field, ...], most: int = 3) -> list[Field]:
@@ -203,22 +227,47 @@ def _damaged(path: Path) -> UserError:
     return UserError(f"the store {path} is damaged", "remove it and prepare it again")
 
 
-def open_store(path: str | Path) -> Sky:
-    """Read a whole store.
+def polarized_intensity(
+    targets: np.ndarray, fields: tuple[Field, ...], component: np.ndarray | None
+) -> np.ndarray | None:
+    """The first target if it is a scalar, else the component called intensity; None where there is neither."""
+    return targets[:, 0] if fields and not fields[0].spin else component
+
+
+def stored_component(dataset: xarray.Dataset, name: str) -> np.ndarray | None:
+    """One component of a store, ``(npix,)``, or None."""
+    variable = _COMPONENT + name
+    return dataset[variable].values if variable in dataset else None
+
+
+def open_store(path: str | Path, pixels: np.ndarray | None = None) -> Sky:
+    """Read a whole store, or the rows of some pixels without the components.
+
+    Args:
+        pixels: NEST, rising and distinct; None: all.
 
     Raises:
         UserError: absent, not a sphereml store, or damaged.
     """
-    damaged = _damaged(Path(path))
-    with open_dataset(path) as dataset:
-        try:
-            sky = _from_dataset(dataset)
-        except (KeyError, ValueError, OSError, RuntimeError):
-            raise damaged from None
+    with whole_dataset(path) as dataset:
+        sky = _from_dataset(dataset, pixels)
     held = (sky.inputs, sky.targets, sky.total, sky.velocity, *sky.components.values())
     if not all(np.isfinite(values).all() for values in held if values is not None):
-        raise damaged
+        raise _damaged(Path(path))
     return sky
+
+
+@contextmanager
+def whole_dataset(path: str | Path) -> Iterator[xarray.Dataset]:
+    """A store to read from; raises UserError when it lacks a variable, or one cannot be read."""
+    with open_dataset(path) as dataset:
+        try:
+            # A variable whose metadata is gone would look like one the sky never had.
+            if not set(dataset.attrs["variables"]) <= set(dataset.variables):
+                raise _damaged(Path(path))
+            yield dataset
+        except (KeyError, ValueError, OSError, RuntimeError):
+            raise _damaged(Path(path)) from None
 
 
 def is_store(path: Path) -> bool:
@@ -354,7 +403,9 @@ def stored_fields(dataset: xarray.Dataset, which: str) -> tuple[Field, ...]:
     return tuple(Field(**values) for values in dataset.attrs[which])
 
 
-def _from_dataset(dataset: xarray.Dataset) -> Sky:
+def _from_dataset(dataset: xarray.Dataset, pixels: np.ndarray | None) -> Sky:
+    if pixels is not None:
+        dataset = dataset[[name for name in ("inputs", "targets", "total") if name in dataset]].isel(pixel=pixels)
     parts = [str(name) for name in dataset.data_vars if str(name).startswith(_COMPONENT)]
     names = {part: part.removeprefix(_COMPONENT) for part in parts}
     return Sky(
@@ -369,4 +420,5 @@ def _from_dataset(dataset: xarray.Dataset) -> Sky:
         components={names[part]: dataset[part].values for part in parts},
         provenance=json.loads(dataset.attrs["provenance"]),
         component_units={names[part]: dataset[part].attrs["units"] for part in parts},
+        pixels=pixels,
     )

@@ -1,7 +1,7 @@
 """Dust from HI: what the network sees, what it predicts, and in which units.
 
-Conventions: those of :mod:`sphereml.tasks.maps` and :mod:`sphereml.tasks.gas`.  The network's outputs n_c become a prediction pixel by pixel,
-``t' = base + sum_c gain_c f(n_c)``, in the standardized target ``t = (T - mean) / std``:
+Conventions: those of :mod:`sphereml.tasks.maps` and :mod:`sphereml.tasks.gas`.  The network's outputs n_c become a
+prediction pixel by pixel, ``t' = base + sum_c gain_c f(n_c)``, in the standardized target ``t = (T - mean) / std``:
 
 * ``plain`` (arXiv:1904.13265): the standardized channels are the features, base = 0, one gain of 1, f(n) = n.
 * ``physical``: the features are the standardized log of the gas column N (``features: column``) and with it the line

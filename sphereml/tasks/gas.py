@@ -100,9 +100,7 @@ class GasTask(MapTask):
         return self.gas[:, None] if self.features == "total" else self.sky.inputs
 
 
-def _raw_features(
-    sky: Sky, gas: np.ndarray | None, kind: str, column_floor: float, sum_floor: float
-) -> np.ndarray:
+def _raw_features(sky: Sky, gas: np.ndarray | None, kind: str, column_floor: float, sum_floor: float) -> np.ndarray:
     """``(npix, F)``, not yet standardized; ``gas``: the column, None for the channels as they are."""
     if gas is None:
         return sky.inputs

@@ -27,7 +27,7 @@ def resolved_bands(bands: BandsConfig, nside: int) -> Bands:
 class CorrelationLoss:
     """``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` (eq. 2.3 of arXiv:1904.13265), averaged over outputs.
 
-    ``bands`` are those that the map resolves; ``spins`` those of the outputs' fields, a spin of 1 counts as two scalars.
+    ``bands`` are those that the map resolves; ``spins`` those of the outputs' fields; spin 1 counts as two scalars.
     """
 
     bands: Bands

@@ -17,9 +17,9 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
   other one (groups in place of their members) by two standard errors of the paired difference; null where none is.
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
 * ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
-* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb`` by
-  band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of ``{"fraction", "mean",
-  "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
+* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb``
+  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of
+  ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
 * ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
 """
 
@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sphereml.data.store import Sky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
@@ -49,7 +49,7 @@ class Drawing:
     """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
 
     scores: Mapping[str, TargetScores]
-    sky: Sky
+    sky: ReadableSky
     patches: Mapping[str, np.ndarray]
     spheres: Mapping[str, np.ndarray]
     targets: np.ndarray
