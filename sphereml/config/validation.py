@@ -118,7 +118,7 @@ def validate(config: ExperimentConfig) -> None:
     for key in _NAMES:
         _require(config, key, lambda value: re.fullmatch(r"\w[\w.+-]*", value), "use letters, digits and _ . + - alone")
     for key in _FOLDERS:
-        _require(config, key, lambda value: value.strip(), "name a folder, . for this one")
+        _require(config, key, lambda value: value.strip() and "\0" not in value, "name a folder, . for this one")
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
     if config.data.kind == "survey":
