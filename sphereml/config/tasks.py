@@ -38,7 +38,7 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
+    "dust": TaskSchema(unused=("evaluation.forecast",)),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
         unused=("model.guess", "model.gains", "evaluation.study", "evaluation.forecast"),
