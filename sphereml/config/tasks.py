@@ -38,7 +38,9 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit")),)),
+    "dust": TaskSchema(
+        unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit", "dust_paper")),)
+    ),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
         unused=("model.guess", "model.gains"),
