@@ -1,7 +1,7 @@
 """Whether a cross-fitted template's errors hold the truth: on its own sky, with another Galaxy, and with more noise.
 
-The truth is the target of the synthetic Galaxy.  Networks, regions and errors are those of the training's sky; elsewhere
-they are taken as they are.  Shares are of the pixels that the mask of the training's sky keeps.
+The truth is the target of the synthetic Galaxy.  Networks, regions and errors are those of the training's sky,
+elsewhere too.  Shares are of the pixels that the mask of the training's sky keeps.
 """
 
 from __future__ import annotations
