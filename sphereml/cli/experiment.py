@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphereml.cli.output import MANNER, say
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
@@ -36,6 +37,7 @@ class _NoSweep(argparse.Action):
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--overwrite", action="store_true", help="train again what is already there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and where, and stop")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +46,6 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="folder of the input maps (else SPHEREML_REAL_SKY)")
     parser.add_argument("--stores", metavar="FOLDER", help="folder of the prepared stores (else as trained)")
     parser.set_defaults(overrides=[])
-
-
-def say(line: str) -> None:
-    """A line of progress, at once also in a pipe."""
-    print(line, flush=True)
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
@@ -70,10 +67,13 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, and print its table."""
+    """Save a result with its figures and report, and print its table, or with ``--json`` its content."""
     result.save(folder)
     result.figures(folder)
     report = result.report(folder)
+    if MANNER.json:
+        say(result.text())
+        return
     result.table()
     say(f"report: {report}")
 

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
+from sphereml.progress import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=0.7, help="share of the stick that must shine (default 0.7)")
     parser.add_argument("--orientations", type=int, default=25, help="angles over 180 degrees (default 25)")
     parser.add_argument("--width", type=float, default=0.0, help="FWHM of the stick, arcmin (default: a row of pixels)")
-    parser.add_argument("--softness", type=float, default=0.0, help="of the thresholds (default 0: Clark's hard ones)")
+    parser.add_argument(
+        "--softness",
+        type=float,
+        default=0.0,
+        help="width tau of smooth thresholds, a ratio of intensities (default 0: Clark's hard ones)",
+    )
     parser.add_argument(
         "--subpixels", type=int, default=4, help="of the mask, to a pixel's side (default 4; 1 is quick)"
     )
@@ -87,11 +93,9 @@ def _transformed(transform: HoughTransform, inputs: np.ndarray, weights: np.ndar
     import torch
 
     total = np.zeros((len(inputs), 2))
-    for channel, weight in enumerate(weights):
+    for channel, weight in counted(list(enumerate(weights)), "channel", tell):
         one = torch.from_numpy(np.ascontiguousarray(inputs[:, channel : channel + 1], dtype=np.float64))
         total += weight * transform.stokes(one).numpy()
-        if (channel + 1) % 16 == 0:
-            say(f"{channel + 1}/{len(weights)} channels")
     return total
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import add_runs, not_a_file, open_runs, say
+from sphereml.cli.experiment import add_runs, not_a_file, open_runs
+from sphereml.cli.output import say, say_json, tell
 
 if TYPE_CHECKING:
     from sphereml.training.runs import Run
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", default="", metavar="FOLDER", help="where to write (default: templates/ beside the runs)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--json", action="store_true", help="print one JSON list of the files")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,8 +33,10 @@ def run(options: argparse.Namespace) -> None:
     if other:
         paths = _of_other_data(runs, other, folder, options.overwrite)
     else:
-        paths = open_study(runs, StudyOptions(say)).write_templates(folder, options.overwrite)
-    for path in paths:
+        paths = open_study(runs, StudyOptions(tell)).write_templates(folder, options.overwrite)
+    if options.json:
+        say_json([str(path) for path in paths])
+    for path in [] if options.json else paths:
         say(f"template: {path}")
 
 
@@ -54,7 +58,7 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     (*_, last) = other
     data = runs[0].config.data
     stores = [] if any(word.startswith("data.stores=") for word in other) else [f"data.stores={data.stores}"]
-    sky = load_sky(compose([*other, *stores]).data, say) if "=" in last else open_store(last)
+    sky = load_sky(compose([*other, *stores]).data, tell) if "=" in last else open_store(last)
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
     predictions = [run.predict(sky) for run in runs]

@@ -58,8 +58,11 @@ class Result(ABC):
 
     def save(self, folder: Path | str) -> Path:
         """Write the result into a folder; raises UserError when it cannot be written."""
-        text = json.dumps(finite(self.content), indent=1, allow_nan=False)
-        return write_atomically(Path(folder) / self.file, text.encode())
+        return write_atomically(Path(folder) / self.file, self.text().encode())
+
+    def text(self) -> str:
+        """The result as JSON."""
+        return json.dumps(finite(self.content), indent=1, allow_nan=False)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
