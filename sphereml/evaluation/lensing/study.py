@@ -14,6 +14,7 @@ from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.setting import Setting, settings_of
 from sphereml.evaluation.protocol import Result, Study
+from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names
 
 
@@ -50,6 +51,7 @@ class LensingStudy(Study):
             content["omega_c"] = omega_c_entry(main)
         if "uncertainty" not in skip:
             content["uncertainty"] = _json(main.calibrations())
+        content["provenance"] = provenance()
         content["paper"], content["notes"] = PAPER, notes_of(main, self.settings, content, skip)
         return LensingResult(content, main)
 

@@ -26,7 +26,8 @@ class SphereScores:
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
     of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
-    ``size`` ``(nblock,)`` the weight of each block.
+    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(3, lmax + 1)`` and ``cl_samples`` ``(1 + nblock, 3,
+    lmax + 1)`` are the C_ell behind them: target, target x prediction, prediction.
     """
 
     ell: np.ndarray
@@ -35,6 +36,8 @@ class SphereScores:
     samples: dict[str, np.ndarray]
     r_samples: np.ndarray
     size: np.ndarray
+    cl: np.ndarray
+    cl_samples: np.ndarray
 
     @classmethod
     def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
@@ -47,6 +50,8 @@ class SphereScores:
             {name: np.mean([one.samples[name] for one in scores], axis=0) for name in first.samples},
             np.mean([one.r_samples for one in scores], axis=0),
             first.size,
+            np.mean([one.cl for one in scores], axis=0),
+            np.mean([one.cl_samples for one in scores], axis=0),
         )
 
     @property
@@ -83,7 +88,8 @@ def score_sphere(
     lmax = min(bands.lmax + 1, grid.safe_lmax)
     bands = bands.clipped(lmax, lmin=2)
     maps = np.stack([target, prediction]).astype(np.float64)
-    r = _correlation(maps, mask, lmax, iterations=3)
+    cl = _spectra(maps, mask, lmax, iterations=3)
+    r = _correlation(cl)
     named = dict(zip(bands, band_mean(r, bands).tolist(), strict=True))
     blocks = superpixels(np.ones(mask.size), grid.nside, block_nside)
     size = np.bincount(blocks, mask)
@@ -91,11 +97,18 @@ def score_sphere(
     if len(used) < 2:
         raise UserError("the test region lies in one block of sky: no standard error", "raise evaluation.block_nside")
     masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
-    rows = np.stack([_correlation(maps, kept, lmax, iterations=0) for kept in masks])
+    cl_rows = np.stack([_spectra(maps, kept, lmax, iterations=0) for kept in masks])
+    rows = _correlation(cl_rows)
     samples = dict(zip(bands, band_mean(rows, bands).T, strict=True))
-    return SphereScores(np.arange(lmax + 1), r, named, samples, rows, size[used])
+    return SphereScores(np.arange(lmax + 1), r, named, samples, rows, size[used], cl, cl_rows)
 
 
-def _correlation(maps: np.ndarray, mask: np.ndarray, lmax: int, iterations: int) -> np.ndarray:
+def _spectra(maps: np.ndarray, mask: np.ndarray, lmax: int, iterations: int) -> np.ndarray:
+    """Pseudo-spectra ``(3, lmax + 1)`` of target, target x prediction and prediction over the mean squared weight."""
     spectra = masked_spectra(maps, mask, lmax=lmax, iterations=iterations)
-    return correlation(spectra[0, 1], spectra[0, 0], spectra[1, 1])
+    return np.stack([spectra[0, 0], spectra[0, 1], spectra[1, 1]]) / np.mean(mask**2)
+
+
+def _correlation(cl: np.ndarray) -> np.ndarray:
+    target, cross, prediction = np.moveaxis(cl, -2, 0)
+    return correlation(cross, target, prediction)

@@ -16,11 +16,14 @@ from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
 from sphereml.evaluation.maps.patches import draw_test_patches
+from sphereml.evaluation.maps.referee import covariance, latitudes, power, setting, training_facts
 from sphereml.evaluation.maps.scores import HeldOut, TargetScores, region_masks
 from sphereml.evaluation.protocol import Result, Study, StudyOptions
+from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.patches.sampling import sample_patches
+from sphereml.progress import counted
 from sphereml.sky.maps import SkyMap
 from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
@@ -138,7 +141,7 @@ class MapStudy(Study):
         scores = {}
         for column, target in enumerate(names):
             scores[target] = TargetScores(held_out, (self.sky.targets[:, column], targets[..., column]))
-            for run in self.runs:
+            for run in counted(self.runs, f"{target}: scored", self.options.say):
                 name = self.names[run.folder]
                 values = spheres[name][:, column], patches[name][..., column]
                 scores[target].add(name, *values, **_facts(run, self.predict(run)))
@@ -168,8 +171,22 @@ def _content(study: MapStudy, scores: dict[str, TargetScores]) -> dict[str, Any]
         "target": first,
         **scores[first].to_json(),
         "notes": _notes(study),
+        **_referee(study, scores[first]),
+        "provenance": provenance(),
     }
     return content | ({"other_targets": {name: scores[name].to_json() for name in others}} if others else {})
+
+
+def _referee(study: MapStudy, scores: TargetScores) -> dict[str, Any]:
+    """What is asked beside the scores, of the first target."""
+    sphere = {name: scores.sphere[name]["test"] for name in scores.shown}
+    return {
+        "power": {name: power(one, study.held_out.bands) for name, one in sphere.items()},
+        "covariance": {name: covariance(one) for name, one in sphere.items()},
+        "latitude": latitudes(scores),
+        "training": {study.names[run.folder]: training_facts(run) for run in study.runs},
+        "setting": setting(study.config, study.sky.grid.nside),
+    }
 
 
 def _notes(study: MapStudy) -> list[str]:
