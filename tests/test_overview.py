@@ -60,9 +60,7 @@ def test_info_says_what_is_there_and_writes_one_page(store, tmp_path):
     for words in ("Nside 16, 6 channels in K, target in uK_RJ", "-10.00 to +15.00 km/s", "HPX_001.fits: sha256:0a"):
         assert words in answer.out
     text = page.read_text()
-    assert (
-        text.count('<img src="data:image/png;base64,') == 10
-    )  # spectrum, 4 channels, target, mask, histogram, 2 splits
+    assert text.count('<img src="data:image/png;base64,') == 10
     assert 'src="http' not in text and "HPX_001.fits" in text and "Split folds" in text
     split = read_split(tmp_path / "page-folds.fits")
     assert split.name == "folds" and split.grid == GRID
