@@ -14,7 +14,7 @@ from sphereml.config.schema import EvaluationConfig
 from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
-from sphereml.evaluation.maps.scores import TargetScores
+from sphereml.evaluation.maps.scores import ScalarTruth, TargetScores
 from sphereml.evaluation.maps.sphere import score_sphere
 from sphereml.evaluation.maps.study import MapStudy
 from sphereml.evaluation.protocol import StudyOptions, load_result
@@ -113,9 +113,9 @@ def test_the_target_itself_scores_one(data, demo):
     sky, _ = data
     held_out = study_of(demo).held_out
     patches = sample_patches(sky.target, held_out.test.frames, held_out.test.patch)
-    scores = TargetScores(held_out, (sky.target, patches))
-    scores.add("integrated", sky.target, patches, domain="none")
-    scores.add("negative", 5 - 3 * sky.target, -3 * patches, domain="none")
+    truth, scores = ScalarTruth(held_out, sky.target, patches), TargetScores(held_out)
+    scores.add("integrated", *truth.score(sky.target, patches), domain="none")
+    scores.add("negative", *truth.score(5 - 3 * sky.target, -3 * patches), domain="none")
     models = scores.to_json()["models"]
     for name, r in (("integrated", 1.0), ("negative", -1.0)):
         assert models[name]["r50"]["mean"] == pytest.approx(r, abs=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import healpy
@@ -12,10 +13,13 @@ from astropy.io import fits
 from fixtures_cli import done, sphereml, write_map
 from scipy.special import sph_harm_y
 
+from sphereml.data.gas_channels import open_gas
 from sphereml.data.store import Sky, write_store
 from sphereml.errors import UserError
+from sphereml.filaments.derivatives import second_derivatives
 from sphereml.filaments.hough import HoughSettings, HoughTransform
 from sphereml.filaments.kernel import stick_coefficients
+from sphereml.filaments.tensor import TensorSettings, tensor_stokes
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring, ring_to_nest
@@ -236,6 +240,44 @@ def test_the_verb_adds_a_stores_channels_by_their_widths(tmp_path: Path):
     mixed = Sky(grid, cube.numpy(), cube[:, :1].numpy(), (Field("a", "K"), Field("b", "cm^-2")), dust)
     write_store(tmp_path / "mixed.zarr", mixed)
     assert "one unit" in sphereml("hough", tmp_path / "mixed.zarr", "--out", tmp_path / "other.fits").refusal
+
+
+def test_a_stores_channels_are_read_a_few_at_a_time(tmp_path: Path):
+    channels = np.arange(40, dtype=np.float32) * np.ones((192, 1), np.float32)
+    fields = tuple(Field(f"v{i}", "cm^-2") for i in range(40))
+    write_store(tmp_path / "sky.zarr", Sky(HealpixGrid(4), channels, channels[:, :0], fields, ()))
+    gas, widths = open_gas(tmp_path / "sky.zarr", [0]), []
+
+    def read(some: slice) -> np.ndarray:
+        widths.append(gas.read(some).shape[1])
+        return gas.read(some)
+
+    watched = replace(gas, read=read)
+    np.testing.assert_array_equal(np.stack(list(watched), axis=1), channels)
+    assert widths == [16, 16, 8]
+    assert gas.mean() == pytest.approx(channels.sum() / 192)
+
+
+@pytest.mark.parametrize("source", ["map.fits", "sky.zarr"])
+def test_the_verb_has_the_tensor_and_the_derivatives(tmp_path: Path, source: str):
+    """Of channels one by one they are what Python gives for all, and both polarize across filaments, as Hough does."""
+    ridges = torch.stack([filament(200, -30, angle)[0] for angle in (0, 20)], dim=1).numpy().astype(np.float32)
+    write_map(tmp_path / "map.fits", nest_to_ring(ridges).T, "cm^-2")
+    fields = (Field("a", "cm^-2"), Field("b", "cm^-2"))
+    write_store(tmp_path / "sky.zarr", Sky(GRID, ridges, ridges[:, :0], fields, ()))
+    expected = {
+        "tensor": tensor_stokes(ridges, TensorSettings(1, 12, 4)),
+        "derivatives": -second_derivatives(ridges, (1.0,)).sum(axis=1),
+    }
+    pixel = filament(200, -30, 0)[1]
+    for method, stokes in expected.items():
+        flags = ["--method", method, "--fine", "1", "--coarse", "12", "--neighbourhood", "4", "--field", "0", "1"]
+        done("hough", tmp_path / source, *flags, "--out", tmp_path / f"{method}.fits")
+        maps = ring_to_nest(healpy.read_map(tmp_path / f"{method}.fits", field=(0, 1), dtype=float), axis=1).T
+        np.testing.assert_allclose(maps, stokes, atol=1e-5 * np.abs(stokes).max())
+        assert maps[pixel, 0] < 0 and fits.getheader(tmp_path / f"{method}.fits", 1)["FINE"] == 1
+    bad = sphereml("hough", tmp_path / source, "--method", "tensor", "--fine", "9", "--out", tmp_path / "other.fits")
+    assert "fine < coarse" in bad.refusal
 
 
 def test_the_verb_refuses_what_it_cannot_do(tmp_path: Path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from sphereml.config.compose import compose
 from sphereml.config.resources import resource_folder
 from sphereml.config.schema import ExperimentConfig
+from sphereml.config.validation import CLOSED_FORMS
 from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.domains import Domain, FlatPatch, HealpixSky
@@ -91,7 +92,7 @@ def awaken(network: torch.nn.Module) -> None:
 
 def test_every_shipped_model_is_known():
     assert {"integrated", "linear", "unet_flat", "unet_sphere", "unet_flat_paper"} <= set(MODELS)
-    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {"integrated", "linear", "unet", "resunet"}
+    assert {compose([f"model={name}"]).model.arch for name in MODELS} == {*CLOSED_FORMS, "unet", "resunet"}
 
 
 @every_network

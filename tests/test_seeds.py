@@ -14,7 +14,7 @@ from sphereml.config.schema import EvaluationConfig
 from sphereml.data.split_files import Split
 from sphereml.evaluation.maps.patches import draw_test_patches
 from sphereml.evaluation.maps.ranking import best_on_patches
-from sphereml.evaluation.maps.scores import HeldOut, TargetScores, region_masks
+from sphereml.evaluation.maps.scores import HeldOut, ScalarTruth, TargetScores, region_masks
 from sphereml.evaluation.maps.sphere import score_sphere
 from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.protocol import load_result
@@ -97,11 +97,13 @@ def held_out(split: Split) -> HeldOut:
 def test_the_mean_of_one_model_is_that_model():
     sky = synthetic_sky(16)
     known = held_out(hemispheres(sky))
-    scores = TargetScores(known, (sky.target, sample_patches(sky.target, known.test.frames, known.test.patch)))
+    scores = TargetScores(known)
+    truth = ScalarTruth(known, sky.target, sample_patches(sky.target, known.test.frames, known.test.patch))
     facts = {"domain": "none", "form": "", "seconds_train": 1.0, "seconds_predict": 2.0}
     for index, name in enumerate(("a", "b")):
         values = sky.inputs[:, index]
-        scores.add(name, values, sample_patches(values, known.test.frames, known.test.patch), **facts)
+        found = truth.score(values, sample_patches(values, known.test.frames, known.test.patch))
+        scores.add(name, *found, **facts)
     scores.add_mean("mean", ["a", "a"])
     found = scores.to_json()
     for key, value in found["models"]["a"].items():

@@ -1,4 +1,4 @@
-"""``sphereml data list|fetch|verify|prepare|info``: the products of the manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info|stokes``: products of the manifests, their files here, and stores."""
 
 from __future__ import annotations
 
@@ -48,10 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument(
         "--split", nargs="+", action="extend", default=[], metavar="NAME", help="splits to draw and to write beside it"
     )
+    stokes = actions.add_parser("stokes", help="sum Clark & Hensley's Stokes cubes (HDF5, IAU) into a map (COSMO)")
+    stokes.add_argument("folder", type=Path, metavar="FOLDER", help="holds I_v_*.h5, Q_v_*.h5 and U_v_*.h5")
+    stokes.add_argument("--out", type=Path, required=True, metavar="FITS", help="I, Q and U in K km/s")
+    stokes.add_argument("--channels", type=int, nargs=2, default=[], metavar=("FIRST", "LAST"), help="from 0 (all)")
+    stokes.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(options: argparse.Namespace) -> None:
-    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare, "info": _info}
+    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare, "info": _info, "stokes": _stokes}
     actions[options.action](options)
 
 
@@ -269,3 +274,13 @@ def _info(options: argparse.Namespace) -> None:
         say(f"split: {write_split(beside.with_name(f'{beside.stem}-{split.name}.fits'), split)}")
     if options.html:
         say(f"page: {write_overview(summary, options.html, splits)}")
+
+
+def _stokes(options: argparse.Namespace) -> None:
+    from sphereml.data.stokes_cubes import read_stokes_cubes
+    from sphereml.templates.products import write_sky_map
+
+    if options.out.exists() and not options.overwrite:  # before the work
+        raise UserError(f"{options.out} exists", "add --overwrite, or choose another name with --out")
+    maps = read_stokes_cubes(options.folder, options.channels)
+    say(f"I, Q and U (COSMO): {write_sky_map(options.out, maps, overwrite=options.overwrite)}")

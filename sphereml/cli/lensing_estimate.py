@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=float, help="noise of Q and U, uK-arcmin (default 1, or that of the depth)")
     parser.add_argument("--beam", type=float, default=1.0, help="FWHM of the beam, arcmin (default 1)")
     parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
+    parser.add_argument(
+        "--lmin-b", type=int, default=0, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)"
+    )
     parser.add_argument("--lmax", type=int, help="highest multipole of E and B (default 2 nside, at most 3000)")
     parser.add_argument("--lmax-kappa", type=int, help="highest multipole of kappa (default --lmax)")
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
@@ -95,7 +98,18 @@ def _settings(options: argparse.Namespace) -> EstimateSettings:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
-    names = ("noise", "beam", "lmin", "lmax", "lmax_kappa", "estimator", "pixel_window", "tolerance", "mean_field")
+    names = (
+        "noise",
+        "beam",
+        "lmin",
+        "lmin_b",
+        "lmax",
+        "lmax_kappa",
+        "estimator",
+        "pixel_window",
+        "tolerance",
+        "mean_field",
+    )
     return EstimateSettings(**{name: getattr(options, name) for name in names}, seed=options.seed)
 
 

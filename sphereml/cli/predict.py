@@ -50,16 +50,19 @@ def _other_data(options: argparse.Namespace) -> list[str]:
 
 def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrite: bool) -> list[Path]:
     from sphereml.config.compose import compose
-    from sphereml.data.store import open_store
+    from sphereml.data.sky_on_disk import SkyOnDisk
     from sphereml.evaluation.run_groups import run_names
-    from sphereml.sources.sky import load_sky
-    from sphereml.templates.products import refuse_standing, write_sky_map
+    from sphereml.sources.sky import read_sky
+    from sphereml.templates.full_sky import predict_template
+    from sphereml.templates.products import refuse_standing
+    from sphereml.training.predictor import Predictor
 
     (*_, last) = other
     data = runs[0].config.data
     stores = [] if any(word.startswith("data.stores=") for word in other) else [f"data.stores={data.stores}"]
-    sky = load_sky(compose([*other, *stores]).data, tell) if "=" in last else open_store(last)
+    sky = read_sky(compose([*other, *stores]).data, tell) if "=" in last else SkyOnDisk.open(last)
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
-    predictions = [run.predict(sky) for run in runs]
-    return [write_sky_map(path, maps, overwrite=overwrite) for path, maps in zip(paths, predictions, strict=True)]
+    for path, run in zip(paths, runs, strict=True):
+        predict_template(path, Predictor(run, say=tell), sky, overwrite)
+    return paths

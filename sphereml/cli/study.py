@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     from sphereml.evaluation.protocol import StudyOptions, study_class
     from sphereml.tasks import task_class
 
-    kind = study_class(task_class(configs[0].task).study)
+    kind = study_class(configs[0].evaluation.study or task_class(configs[0].task).study)
     skip = sections(options.skip, kind.sections)
     kind.refuse(configs)
     folder = study_folder(options.out, configs[0])

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 LENSING_FREE = (
     *("data", "split", "loss", "bands", "patches.max_masked"),
     *("model.features", "model.guess", "model.gains", "model.gain_limit"),
-    *("training.join_validation", "training.footprint", "training.tile_nside", "training.rotations"),
+    *("training.join_validation", "training.footprint", "training.rotations"),
     *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
+    *("evaluation.study", "evaluation.forecast"),
 )
 
 
@@ -74,6 +75,11 @@ _LIMITS = {
 class LensingConfig:
     """Lensed patches and their observation; ``patches`` of the experiment says how large they are.
 
+    With ``model.domain=sphere`` whole skies of ``nside`` take their place, drawn from ``seed`` and stored with the
+    features of the network (:mod:`sphereml.sources.lensed_skies`), which is trained on tiles of
+    ``training.tile_nside``.  There ``simulator``, ``patches_per_sky``, ``taper``, ``lensed_eb`` and ``loss`` say
+    nothing.
+
     ``simulator``: ``flat`` draws fresh patches by FFT wherever the training runs; ``curved`` takes those that
     `sphereml simulate lensing` cut from ``skies`` full skies, ``patches_per_sky`` each, with a_lm up to ``lmax``; the
     last ``test_skies`` of them test, the ``validation_skies`` before those validate; ``lensed_eb`` stores the lensed E
@@ -97,8 +103,13 @@ class LensingConfig:
         taper [arcmin]: cosine edge of a patch's mask
         lmin: lowest multipole of E and B in the estimators
         lmax_eb: highest multipole of E and B in the estimators
+        lmin_b: B below is kept from networks and estimators, 0 for none; 300 to delens there without bias
+        passes: estimates of kappa in the physical form, each from B delensed with the one before
         loss: pixel: mean squared error in pixels; fourier: of modes, each over the target's power
-        outputs: fields to predict, of e, kappa, q, u
+        outputs: fields to predict, of e, kappa, q, u (on the sphere of e and kappa)
+        nside: of whole skies
+        lmax_kappa: highest multipole of kappa on whole skies; 0: lmax_eb
+        features: on whole skies all, or scalars: E and kappa alone
     """
 
     simulator: str = "flat"
@@ -116,8 +127,13 @@ class LensingConfig:
     taper: float = 28.0
     lmin: int = 30
     lmax_eb: int = 4000
+    lmin_b: int = 0
+    passes: int = 1
     loss: str = "pixel"
     outputs: list[str] = field(default_factory=lambda: ["e", "kappa"])
+    nside: int = 512
+    lmax_kappa: int = 0
+    features: str = "all"
 
 
 def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
@@ -128,25 +144,65 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
     for name, unit in (("noise", "uK-arcmin"), ("beam", "arcmin (FWHM)"), ("taper", "arcmin")):
         if getattr(lensing, name) < 0:
             yield UserError(f"lensing.{name}={getattr(lensing, name):g} is impossible", f"give 0 or more, in {unit}")
+    if lensing.noise == 0 and model.form == "physical":
+        what = "lensing.noise=0 with model.form=physical: without noise a patch's covariance has no inverse"
+        yield UserError(what, "give a small noise, e.g. 0.1 uK-arcmin, or choose model.form=plain")
+    if model.arch not in ("unet", "resunet", "stack") or model.domain == "none":
+        what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
+        yield UserError(what, "choose unet, resunet or stack, flat or on the sphere")
+    yield from _sphere_faults(config) if model.domain == "sphere" else _patch_faults(config)
+
+
+def _patch_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    lensing = config.lensing
     extent = config.patches.size * config.patches.pixel_arcmin
     if 2 * lensing.taper >= extent:
         yield UserError(f"lensing.taper={lensing.taper:g} leaves nothing of {extent:g} arcmin", "give less than half")
     nyquist = math.pi / math.radians(config.patches.pixel_arcmin / 60)
-    top = min(nyquist, lensing.spectra_lmax)
+    yield from _band_faults(lensing, min(nyquist, lensing.spectra_lmax))
+    if lensing.simulator == "curved":
+        yield from _sky_faults(lensing)
+    yield from _output_faults(lensing, ("e", "kappa", "q", "u"))
+    if not 1 <= lensing.passes <= 9:
+        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
+    if lensing.passes > 1 and config.model.form == "plain":
+        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
+    if config.patches.size % 2:
+        yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
+
+
+def _sphere_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    lensing, nside, tiles = config.lensing, config.lensing.nside, config.training.tile_nside
+    if nside < 1 or nside & (nside - 1):
+        yield UserError(f"lensing.nside={nside}", "give a power of two")
+    elif nside >> config.model.depth < tiles:
+        what = f"tiles of training.tile_nside={tiles} cannot be pooled {config.model.depth} times from Nside {nside}"
+        yield UserError(what, "lower training.tile_nside or model.depth")
+    yield from _band_faults(lensing, min(3 * nside - 1, lensing.spectra_lmax))
+    yield from _sky_faults(lensing)
+    yield from _output_faults(lensing, ("e", "kappa"))
+    if lensing.passes > 1:
+        yield UserError("lensing.passes on the sphere", "leave it out: passes are made on patches")
+    if lensing.lmax_kappa and not 2 <= lensing.lmax_kappa <= lensing.lmax_eb:
+        what = f"lensing.lmax_kappa={lensing.lmax_kappa} with lensing.lmax_eb={lensing.lmax_eb}"
+        yield UserError(what, "give 2 to lmax_eb, or 0 for lmax_eb")
+
+
+def _band_faults(lensing: LensingConfig, top: float) -> Iterator[UserError]:
     if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
         what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
-    if lensing.simulator == "curved" and lensing.lmax < lensing.lmax_eb:
+    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
+        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
+
+
+def _sky_faults(lensing: LensingConfig) -> Iterator[UserError]:
+    if lensing.lmax < lensing.lmax_eb:
         what = f"lensing.lmax={lensing.lmax} of the skies is below lensing.lmax_eb={lensing.lmax_eb} of the estimators"
         yield UserError(what, "raise lensing.lmax and simulate, or lower lmax_eb")
+
+
+def _output_faults(lensing: LensingConfig, known: tuple[str, ...]) -> Iterator[UserError]:
     chosen = lensing.outputs
-    if not chosen or not set(chosen) <= {"e", "kappa", "q", "u"} or len(set(chosen)) < len(chosen):
-        yield UserError(f"lensing.outputs={chosen}", "choose from e, kappa, q, u, each once")
-    if lensing.noise == 0 and model.form == "physical":
-        what = "lensing.noise=0 with model.form=physical: without noise a patch's covariance has no inverse"
-        yield UserError(what, "give a small noise, e.g. 0.1 uK-arcmin, or choose model.form=plain")
-    if config.patches.size % 2:
-        yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
-    if model.arch not in ("unet", "resunet") or model.domain != "flat":
-        what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
-        yield UserError(what, "choose unet or resunet on flat patches")
+    if not chosen or not set(chosen) <= set(known) or len(set(chosen)) < len(chosen):
+        yield UserError(f"lensing.outputs={chosen}", f"choose from {', '.join(known)}, each once")

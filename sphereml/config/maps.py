@@ -27,6 +27,9 @@ def map_faults(config: ExperimentConfig) -> Iterator[UserError]:
         )
     if model.gains == "channels" and model.guess != "linear":
         yield UserError("model.gains=channels with model.guess=column", "a gain a channel needs model.guess=linear")
+    if model.arch in ("tensor", "hough") and config.task in ("dust", "maps"):
+        what = f"model.arch={model.arch} ({model.name}) foretells polarization, which task={config.task} does not learn"
+        yield UserError(what, "choose task=dust_polarization, or another model")
 
 
 def regression_faults(config: ExperimentConfig) -> Iterator[UserError]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.dust_polarization import DustPolarizationConfig
+from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
@@ -81,10 +83,11 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), or a closed form,
+    ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
+    ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
+    ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
+    ``gain_limit``, ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
@@ -98,7 +101,7 @@ class ModelConfig:
         width: channels of the first level
         depth: number of poolings
         max_width: channels of a level at most
-        convs_per_level: convolutions of a level
+        convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
             fields with types (flat ones too)
         kernel: side of a flat, oriented or spin kernel; number of Chebyshev polynomials
@@ -202,6 +205,8 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        study: what measures the runs of `sphereml study`; empty: the task's own study
+        forecast: settings of the study r_forecast
     """
 
     patches: int = 200
@@ -209,6 +214,8 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    study: str = ""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
 
 @dataclass
@@ -230,6 +237,7 @@ class ExperimentConfig:
         model: network or baseline
         training: optimization
         evaluation: the held-out comparison
+        dust_polarization: settings of the task dust_polarization
         lensing: settings of the task lensing
     """
 
@@ -245,4 +253,5 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dust_polarization: DustPolarizationConfig = field(default_factory=DustPolarizationConfig)
     lensing: LensingConfig = field(default_factory=LensingConfig)

@@ -24,6 +24,7 @@ class GalaxyConfig:
         beam_arcmin [arcmin]: FWHM of the beam of channels and dust
         noise_mk [mK]: white noise of a channel
         filaments: share of the cold gas's structure in filaments along its magnetic field, 0 to 1; 0: isotropic gas
+        polarization: the dust's Q and U are a target beside its intensity
     """
 
     nside: int = 128
@@ -34,11 +35,12 @@ class GalaxyConfig:
     beam_arcmin: float = 16.2
     noise_mk: float = 43.0
     filaments: float = 0.0
+    polarization: bool = False
 
 
 @dataclass
 class MapField:
-    """Columns of one HEALPix FITS file.
+    """Columns of one HEALPix FITS file, each ``(value - zero_level) * factor``, the factor that of ``convert_to``.
 
     Args:
         file: path, in the data folder or absolute; FILE[NAME] and FILE[#2] choose columns
@@ -47,6 +49,10 @@ class MapField:
         order: RING or NESTED, used when the file does not say
         frame: G, C or E, used when the file does not say
         beam_arcmin [arcmin]: FWHM of the map's beam; 0: not known
+        polcconv: COSMO or IAU, the sign of U, used when the file does not say; COSMO when neither does
+        zero_level: taken from every scalar, in the file's unit (a monopole that is not of the Galaxy)
+        convert_to: unit to convert the columns to
+        frequency_ghz [GHz]: of the map, for the conversion between temperatures and intensities
     """
 
     file: str = ""
@@ -55,6 +61,10 @@ class MapField:
     order: str = ""
     frame: str = ""
     beam_arcmin: float = 0.0
+    polcconv: str = ""
+    zero_level: float = 0.0
+    convert_to: str = ""
+    frequency_ghz: float = 0.0
 
 
 @dataclass
@@ -149,7 +159,7 @@ class SplitConfig:
         fold: the lune that tests, from 0
         validation_lon [deg]: longitudes of the training side that validate, [from, to)
         mask_file: map of weights, 0 (drop) to 1 (keep)
-        sky_fraction: keep the faintest share of the first target, in (0, 1]; null: all
+        sky_fraction: keep the faintest share of the first target (its intensity, of polarization), in (0, 1]; null: all
         smoothing [deg]: FWHM of the smoothing before the faintest part is chosen
         cuts: discs that no region holds
     """

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sphereml.config.dust_polarization import DustPolarizationConfig, polarization_faults
 from sphereml.config.lensing import LENSING_FREE, LensingConfig, lensing_faults
 from sphereml.config.maps import GAS_SETTINGS, map_faults, regression_faults
 from sphereml.errors import UserError
@@ -37,13 +38,23 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(),
+    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
+    "dust_polarization": TaskSchema(
+        settings=DustPolarizationConfig,
+        unused=("model.guess", "model.gains", "evaluation.study", "evaluation.forecast"),
+        faults=polarization_faults,
+        choices=(("dust_polarization.base", ("tensor", "hough")),),
+    ),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,
         unused=LENSING_FREE,
         faults=lensing_faults,
-        choices=(("lensing.simulator", ("flat", "curved")), ("lensing.loss", ("pixel", "fourier"))),
+        choices=(
+            ("lensing.simulator", ("flat", "curved")),
+            ("lensing.loss", ("pixel", "fourier")),
+            ("lensing.features", ("all", "scalars")),
+        ),
     ),
 }
 # A store is where a task keeps its skies, whatever they are.

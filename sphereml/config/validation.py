@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
+CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "stack", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
     "model.features": ("profile", "column"),
@@ -30,6 +32,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
+    "evaluation.study": ("", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -122,7 +125,7 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in _size_faults(config):
+    for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
         raise fault
     for fault in schema.faults(config):
         raise fault
@@ -155,12 +158,14 @@ def check_folds(split: SplitConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    closed_form = model.arch in ("linear", "integrated")
+    closed_form = model.arch in CLOSED_FORMS
     if closed_form != (model.domain == "none"):
         raise UserError(
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    if model.arch == "stack" and model.depth:
+        raise UserError(f"model.arch=stack with model.depth={model.depth}", "a stack has one level: give model.depth=0")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"

@@ -76,6 +76,12 @@ def is_nested(header: Mapping[str, Any], name: str, otherwise: str = "") -> bool
     return stated != "RING"
 
 
-def is_iau(header: Mapping[str, Any]) -> bool:
-    """Whether Stokes U has the sign of the IAU (POLCCONV), and not HEALPix's own, COSMO."""
-    return str(header.get("POLCCONV", "COSMO")).strip().upper() == "IAU"
+def is_iau(header: Mapping[str, Any], otherwise: str = "") -> bool:
+    """Whether Stokes U has the sign of the IAU and not HEALPix's own, COSMO: the card POLCCONV, or else ``otherwise``.
+
+    Raises:
+        UserError: ``otherwise`` is neither.
+    """
+    if otherwise.upper() not in ("", "COSMO", "IAU"):
+        raise UserError(f"polcconv={otherwise!r} is no sign of Stokes U", "say COSMO or IAU")
+    return str(header.get("POLCCONV", otherwise)).strip().upper() == "IAU"

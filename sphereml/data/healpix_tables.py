@@ -35,11 +35,13 @@ class UnsaidCards:
         order: RING or NESTED; empty: not known, so a silent file is refused.
         frame: a COORDSYS value, or empty in the same sense.
         edited: the file was changed on purpose after its checksums were written, so they are not looked at.
+        polcconv: COSMO or IAU; a file of which neither is known is COSMO's.
     """
 
     order: str = ""
     frame: str = ""
     edited: bool = False
+    polcconv: str = ""
 
 
 SILENT = UnsaidCards()
@@ -98,7 +100,7 @@ def read_raw(
         refuse_beyond_memory(grid.npix * len(columns) * 8, name)
         values = _values(table, columns, listed, grid)
         names = tuple(table.names[i] for i in columns)
-        if is_iau(table.header):
+        if is_iau(table.header, unsaid.polcconv):
             values[:, _flipped(table, columns)] *= -1
         units = tuple(table.columns[i].unit for i in columns)
     refuse_wrong_order(values[:, 0], nested, name)

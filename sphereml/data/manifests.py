@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from itertools import pairwise
 from itertools import product as combinations
 from pathlib import Path
@@ -94,7 +95,9 @@ class Product:
     """Files that belong together, their licence and how to read them.
 
     ``frame`` is ``G``, ``C``, ``E`` or ``unknown``; ``reader`` the kind of file (``healpix``, ``car_cube``, ...);
-    ``beam_arcmin`` the FWHM, None where it is unknown; ``manifest`` the stem of the file that describes it.
+    ``beam_arcmin`` the FWHM, None where it is unknown; ``released`` when the files were published (a year, or
+    ``YYYY-MM-DD``) and ``zero_level`` what an intensity's zero is, both of which change between versions of a product;
+    ``manifest`` the stem of the file that describes it.
     """
 
     name: str
@@ -105,6 +108,8 @@ class Product:
     frame: str
     reader: str
     beam_arcmin: float | None = None
+    released: str = UNKNOWN
+    zero_level: str = UNKNOWN
     manifest: str = ""
 
     def __post_init__(self) -> None:
@@ -112,6 +117,8 @@ class Product:
             value = getattr(self, key)
             _require(isinstance(value, str) and bool(value), f"{key} of product {self.name}", value)
         _require(self.frame in ("G", "C", "E", UNKNOWN), f"frame of product {self.name}", self.frame)
+        dated = isinstance(self.released, str) and re.fullmatch(r"unknown|\d{4}(-\d{2}-\d{2})?", self.released)
+        _require(bool(dated), f"released of product {self.name}", self.released)
         _require(bool(self.files), f"files of product {self.name}", list(self.files))
         beam = self.beam_arcmin
         _require(beam is None or (isinstance(beam, int | float) and beam > 0), f"beam_arcmin of {self.name}", beam)
@@ -132,6 +139,21 @@ def list_products(folder: Path | None = None) -> list[Product]:
         if one.name == other.name:
             raise UserError(f"two products are called {one.name!r}", f"rename one in {folder}")
     return products
+
+
+def product_facts(file_name: str) -> dict[str, str]:
+    """What the shipped manifests say of a file: ``product``, ``released``, ``zero_level``; empty if none does."""
+    return dict(_facts().get(file_name, {}))
+
+
+@lru_cache(maxsize=1)
+def _facts() -> dict[str, dict[str, str]]:
+    return {
+        file.name: {"product": product.name, "released": product.released, "zero_level": product.zero_level}
+        for product in list_products()
+        for entry in product.files
+        for file in entry.each()
+    }
 
 
 def find_products(names: Sequence[str], folder: Path | None = None) -> list[Product]:

@@ -199,10 +199,6 @@ def _lines(own: OwnMaps, files: _Files) -> Iterator[str]:
         yield from _map_lines(one, folder, "    - ")
     yield ""
     yield from _split_lines(own, folder)
-    if any(one.spins for one in files.maps):
-        yield ""
-        yield "training:"
-        yield "  rotations: false # Q and U turn with their frame, which turned tiles do not follow"
 
 
 def _reason(files: _Files) -> str:

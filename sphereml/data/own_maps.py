@@ -1,7 +1,7 @@
 """Files of a user's own maps, as a configuration of ``kind: healpix`` names them.
 
 Conventions: values are NEST, pixel-major.  Q followed by its U is one field of spin 2; whoever asks for Q alone gets
-its U with it, because half of it means nothing in another frame; U alone is refused.
+its U with it, because half of it means nothing in another frame; U alone is refused.  Q and U are COSMO's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +17,29 @@ from sphereml.config.schema import DataConfig, MapField
 from sphereml.data.column_names import ColumnReference, parse_reference, stem, stokes
 from sphereml.data.healpix_fits import HealpixMaps, UnsaidCards, read_healpix
 from sphereml.data.healpix_tables import list_columns
+from sphereml.data.manifests import product_facts
+from sphereml.data.unit_conversion import conversion_factor
+from sphereml.data.units import parse_unit
 from sphereml.errors import UserError, refuse_all
 from sphereml.sky.fields import Field
 
 
 @dataclass(frozen=True, eq=False)
 class OwnMap:
-    """Columns of one file: ``role`` is ``input``, ``target`` or ``total``, ``columns`` their numbers in the file."""
+    """Columns of one file.
+
+    Args:
+        role: ``input``, ``target`` or ``total``.
+        columns: their numbers in the file.
+        maps: their values, in the unit that the configuration asks for.
+        history: what is known of the file and was done to its values; see :func:`describe`.
+    """
 
     role: str
     config: MapField
     columns: tuple[int, ...]
     maps: HealpixMaps
+    history: dict[str, Any]
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -86,9 +98,35 @@ def read_own_maps(data: DataConfig, folder: Path, tolerant: bool) -> list[OwnMap
 def _read(role: str, config: MapField, folder: Path, tolerant: bool) -> OwnMap:
     reference = locate(folder, config)
     columns = stokes_columns(reference, config.fields)
-    unsaid = UnsaidCards(config.order, config.frame)
+    unsaid = UnsaidCards(config.order, config.frame, polcconv=config.polcconv)
     maps = read_healpix(replace(reference, columns=()), columns, config.unit, tolerant, unsaid, any_frame=tolerant)
-    return OwnMap(role, config, tuple(columns), maps)
+    unit = parse_unit(config.convert_to) if config.convert_to else maps.unit
+    factor = conversion_factor(maps.unit, unit, config.frequency_ghz)
+    scalars = np.repeat([not one.spin for one in maps.fields], [one.columns for one in maps.fields])
+    if config.zero_level and not scalars.any():
+        raise UserError(f"{config.file}: a zero level of Q and U", "give data's zero_level to an intensity")
+    values = maps.values
+    if config.zero_level or factor != 1:
+        values = ((values - config.zero_level * scalars) * factor).astype(values.dtype)
+    history = describe(reference.path.name, maps, config, factor)
+    return OwnMap(role, config, tuple(columns), replace(maps, values=values, unit=unit), history)
+
+
+def describe(name: str, maps: HealpixMaps, config: MapField, factor: float) -> dict[str, Any]:
+    """What whoever uses the values must know; JSON values.
+
+    ``unit`` of the file and the ``factor`` that made it the map's own (at ``frequency_ghz``, no band integrated over),
+    the ``zero_level_removed``, the sign of U where there is one; and of a product of the manifests its name, when it
+    was ``released`` and what its ``zero_level`` is.
+    """
+    said: dict[str, Any] = {"unit": maps.unit}
+    if factor != 1:
+        said |= {"factor": factor, "frequency_ghz": config.frequency_ghz}
+    if config.zero_level:
+        said["zero_level_removed"] = config.zero_level
+    if any(one.spin for one in maps.fields):
+        said["polcconv"] = "COSMO"
+    return said | product_facts(name)
 
 
 def stokes_columns(reference: ColumnReference, fields: Sequence[int] = ()) -> list[int]:

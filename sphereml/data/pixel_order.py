@@ -13,7 +13,7 @@ maps and masks of Nside 8 to 256, each in both orders: no true card is refused, 
 
 from __future__ import annotations
 
-import healpy
+import ducc0
 import numpy as np
 
 from sphereml.errors import UserError
@@ -60,7 +60,8 @@ def roughness(values: np.ndarray, grid: HealpixGrid, nested: bool) -> float:
     pixels = np.random.default_rng(0).choice(grid.npix, size=min(_SAMPLE, grid.npix), replace=False)
     pixels = pixels[~np.isnan(values[pixels])]
     # Every second neighbour shares an edge: SW, NW, NE, SE; each pixel has all four.
-    edge = healpy.get_all_neighbours(grid.nside, pixels, nest=nested)[::2]
+    base = ducc0.healpix.Healpix_Base(grid.nside, "NEST" if nested else "RING")
+    edge = base.neighbors(pixels)[:, ::2].T
     known = ~np.isnan(values[edge])
     if not known.any():
         return 0.0

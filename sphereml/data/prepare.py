@@ -61,6 +61,8 @@ def prepare_healpix(data: DataConfig, say: Callable[[str], None] = lambda line: 
     maps = read_own_maps(data, data_folder(data), tolerant=data.regrids)
     named = {one.config.file: one.maps.checksum for one in maps}
     provenance: dict[str, Any] = {"kind": data.kind, "code": __version__, "seed": None, "files": named}
+    roles = ("input", "target", "total")
+    provenance["sources"] = {role: {one.config.file: one.history for one in maps if one.role == role} for role in roles}
     if data.regrids:
         made = regrid(maps, data, say)
         grid, fields, mask = made.grid, made.fields, made.mask

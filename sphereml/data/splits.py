@@ -80,7 +80,8 @@ def _kept_sky(config: SplitConfig, sky: Sky, mask: ColumnReference | None, regra
         weights = read_sky_weights(mask, None if regraded else sky.grid, any_frame=regraded)
         keep = regrade_weights(to_galactic(weights.values, weights.frame), sky.grid)
     elif config.sky_fraction is not None and config.file is None:
-        keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing).astype(np.float64)
+        brightness = np.hypot(*sky.targets[:, :2].T) if sky.intensity is None else sky.intensity
+        keep = threshold_mask(brightness, sky.grid, config.sky_fraction, config.smoothing).astype(np.float64)
     if "mask" in sky.components:
         keep = keep * sky.components["mask"]
     for cut in config.cuts:

@@ -48,6 +48,7 @@ class Sky:
         velocity: LSR km/s of the inputs' channel centres, ``(ninput,)``, or None.
         components: named ``(npix,)`` parts of a simulated sky; their units in ``component_units``.
         provenance: what it was made from; JSON values, no dates.
+        pixels: the NEST pixels that the rows are of, where they are a part of the sphere (see :meth:`at`).
     Raises:
         ValueError: shapes or lengths disagree.
 
@@ -71,9 +72,10 @@ class Sky:
     components: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     component_units: dict[str, str] = field(default_factory=dict)
+    pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        npix = self.grid.npix
+        npix = self.grid.npix if self.pixels is None else len(self.pixels)
         for name, fields in (("inputs", self.input_fields), ("targets", self.target_fields)):
             found, expected = getattr(self, name).shape, (npix, count_columns(fields))
             if found != expected:
@@ -91,6 +93,18 @@ class Sky:
         )
         return f"Sky(nside={self.grid.nside}, inputs: {inputs}; targets: {targets})"
 
+    def at(self, pixels: np.ndarray) -> Sky:
+        """The rows of these NEST pixels, rising and distinct, without the components."""
+        if len(pixels) == self.grid.npix:
+            return self
+        total = None if self.total is None else self.total[pixels]
+        inputs, targets = self.inputs[pixels], self.targets[pixels]
+        return replace(self, inputs=inputs, targets=targets, total=total, components={}, pixels=pixels)
+
+    def whole(self) -> Sky:
+        """The sky with all of its rows in memory: this one."""
+        return self
+
     @property
     def target(self) -> np.ndarray:
         """The one target column ``(npix,)`` of a sky that has no other.
@@ -98,16 +112,29 @@ class Sky:
         Raises:
             UserError: there are several, or none.
         """
-        if self.targets.shape[1] != 1:
-            names = [name for one in self.target_fields for name in one.column_names]
-            raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
-        return self.targets[:, 0]
+        return only_column(self.targets, self.target_fields)
+
+    @property
+    def intensity(self) -> np.ndarray | None:
+        """What the targets' polarization is a part of, ``(npix,)``: the first target if it is a scalar, else the
+        component of this name; None where there is neither."""
+        if self.target_fields and not self.target_fields[0].spin:
+            return self.targets[:, 0]
+        return self.components.get("intensity")
 
     @property
     def input_unit(self) -> str:
         """The unit that all inputs share, or the empty string where they differ."""
         units = {one.unit for one in self.input_fields}
         return units.pop() if len(units) == 1 else ""
+
+
+def only_column(targets: np.ndarray, fields: tuple[Field, ...]) -> np.ndarray:
+    """The one column of targets ``(npix, columns)``; raises UserError when there are several, or none."""
+    if targets.shape[1] != 1:
+        names = [name for one in fields for name in one.column_names]
+        raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
+    return targets[:, 0]
 
 
 def _few(fields: tuple[Field, ...], most: int = 3) -> list[Field]:
@@ -194,24 +221,37 @@ def open_dataset(path: str | Path) -> xarray.Dataset:
     return dataset
 
 
-def open_store(path: str | Path) -> Sky:
-    """Read a whole store.
+def open_store(path: str | Path, pixels: np.ndarray | None = None) -> Sky:
+    """Read a whole store, or the rows of some pixels without the components.
+
+    Args:
+        pixels: NEST, rising and distinct; None: all.
 
     Raises:
         UserError: absent, not a sphereml store, or damaged.
     """
-    damaged = UserError(f"the store {path} is damaged", "remove it and prepare it again")
+    with whole_dataset(path) as dataset:
+        sky = _from_dataset(dataset, pixels)
+    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.targets).all()):
+        raise _damaged(path)
+    return sky
+
+
+@contextmanager
+def whole_dataset(path: str | Path) -> Iterator[xarray.Dataset]:
+    """A store to read from; raises UserError when it lacks a variable, or one cannot be read."""
     with open_dataset(path) as dataset:
         try:
             # A variable whose metadata is gone would look like one the sky never had.
             if not set(dataset.attrs["variables"]) <= set(dataset.variables):
-                raise damaged
-            sky = _from_dataset(dataset)
+                raise _damaged(path)
+            yield dataset
         except (KeyError, ValueError, OSError, RuntimeError):
-            raise damaged from None
-    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.targets).all()):
-        raise damaged
-    return sky
+            raise _damaged(path) from None
+
+
+def _damaged(path: str | Path) -> UserError:
+    return UserError(f"the store {path} is damaged", "remove it and prepare it again")
 
 
 def is_store(path: Path) -> bool:
@@ -262,11 +302,11 @@ def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
 
 def _to_dataset(sky: Sky) -> xarray.Dataset:
     variables: dict[str, Any] = {
-        "inputs": (("pixel", "channel"), sky.inputs, {"units": _units(sky.input_fields)}),
-        "targets": (("pixel", "target"), sky.targets, {"units": _units(sky.target_fields)}),
+        "inputs": (("pixel", "channel"), sky.inputs, _described(sky, "input", _units(sky.input_fields))),
+        "targets": (("pixel", "target"), sky.targets, _described(sky, "target", _units(sky.target_fields))),
     }
     if sky.total is not None:
-        variables["total"] = (("pixel",), sky.total, {"units": sky.total_unit})
+        variables["total"] = (("pixel",), sky.total, _described(sky, "total", sky.total_unit))
     for name, values in sky.components.items():
         variables[_COMPONENT + name] = (("pixel",), values, {"units": sky.component_units.get(name, "unknown")})
     coordinates: dict[str, Any] = {
@@ -277,6 +317,12 @@ def _to_dataset(sky: Sky) -> xarray.Dataset:
         coordinates["velocity"] = ("channel", sky.velocity, {"units": "km/s", "frame": "LSR"})
     attributes = _attributes(sky) | {"variables": sorted({*variables, *coordinates})}
     return xarray.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def _described(sky: Sky, role: str, units: str) -> dict[str, Any]:
+    """The attributes of a variable: its unit, and by file what a reader of it must know (``own_maps.describe``)."""
+    sources = sky.provenance.get("sources", {}).get(role, {})
+    return {"units": units} | ({"sources": sources} if sources else {})
 
 
 def _units(fields: tuple[Field, ...]) -> str:
@@ -308,7 +354,9 @@ def stored_fields(dataset: xarray.Dataset, which: str) -> tuple[Field, ...]:
     return tuple(Field(**values) for values in dataset.attrs[which])
 
 
-def _from_dataset(dataset: xarray.Dataset) -> Sky:
+def _from_dataset(dataset: xarray.Dataset, pixels: np.ndarray | None) -> Sky:
+    if pixels is not None:
+        dataset = dataset[[name for name in ("inputs", "targets", "total") if name in dataset]].isel(pixel=pixels)
     parts = [str(name) for name in dataset.data_vars if str(name).startswith(_COMPONENT)]
     names = {part: part.removeprefix(_COMPONENT) for part in parts}
     return Sky(
@@ -323,4 +371,5 @@ def _from_dataset(dataset: xarray.Dataset) -> Sky:
         components={names[part]: dataset[part].values for part in parts},
         provenance=json.loads(dataset.attrs["provenance"]),
         component_units={names[part]: dataset[part].attrs["units"] for part in parts},
+        pixels=pixels,
     )

@@ -15,6 +15,7 @@ from sphereml import __version__
 from sphereml.config.survey import SurveyConfig
 from sphereml.data.channel_plan import ChannelPlan
 from sphereml.data.channel_store import StagedMaps
+from sphereml.data.manifests import product_facts
 from sphereml.data.map_filter import MapFilter
 from sphereml.data.store import Sky, blank_inputs
 from sphereml.data.survey_sources import SkyMap
@@ -117,6 +118,7 @@ def _provenance(stage: StagedMaps, made: Preparation) -> dict[str, Any]:
         "code": __version__,
         "seed": None,
         "files": made.files,
+        "sources": _sources(made.config),
         "survey": asdict(made.config),
         "maps": {name: _history(one) for name, one in made.filters.items()},
         "filled": {name: int(one.gaps.size) for name, one in staged.items() if one.gaps.size},
@@ -127,6 +129,12 @@ def _provenance(stage: StagedMaps, made: Preparation) -> dict[str, Any]:
             "context_mean": [stage.get(context_name(channel)).mean for channel in made.plan.context],
         },
     }
+
+
+def _sources(config: SurveyConfig) -> dict[str, dict[str, Any]]:
+    """What the manifests say of the files of the target and the total, by role."""
+    maps = {"target": config.target, "total": config.total}
+    return {role: {one.file: facts} for role, one in maps.items() if one and (facts := product_facts(one.file))}
 
 
 def _history(one: MapFilter) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from sphereml.training.runs import Run
 STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
+    "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
 }
 
 

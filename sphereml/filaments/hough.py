@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from sphereml.errors import UserError
-from sphereml.filaments.kernel import stick_coefficients
+from sphereml.filaments.kernel import row_coefficients, stick_coefficients
 from sphereml.harmonics.autograd import SphericalTransform, analysis, synthesis
 from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.rings import alm_index, ring_geometry, threads
@@ -43,7 +43,8 @@ from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.ordering import nest_to_ring_index
 
 _PIXELS_AT_ONCE = 2**16
-# Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside.
+# Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside, and the
+# smooth map, whose analysis needs one at most, to 1e-4 of its scatter.
 _ITERATIONS = {1: 3, 2: 1}
 
 
@@ -116,29 +117,13 @@ class HoughTransform:
         """Highest multipole of mask and stick; the window of a pixel's width is .03 at 6 nside."""
         return self.grid.nside * (3 if self.settings.subpixels == 1 else 6)
 
-    @property
-    def stick(self) -> tuple[float, float]:
-        """Length of the stick and FWHM across it, arcmin.
-
-        A row of pixels has the second moments of its centres; an even line of length L has ``<x^2> = L^2 / 12``.  The
-        row is two pixels wide and runs over the pole from both sides, up to the pixel that the window's edge cuts:
-        pixel i = 1 ... n is ``i sqrt(2/3) / nside`` from the pole, at an angle of ``pi / 4i`` to the axis.
-        """
-        if self.settings.width:
-            return self.settings.length, self.settings.width
-        step = 60 * math.degrees(math.sqrt(2 / 3) / self._fine_grid.nside)
-        number = np.arange(1, math.ceil(self.settings.length / 2 / step) + 1)
-        along, across = (
-            step * math.sqrt(np.mean((number * wave(np.pi / 4 / number)) ** 2)) for wave in (np.cos, np.sin)
-        )
-        smoothing = 60 * self.grid.resolution
-        return math.sqrt(12) * along, math.hypot(smoothing, math.sqrt(8 * math.log(2)) * across)
-
     @cached_property
     def kernel(self) -> np.ndarray:
-        """The stick's coefficients ``(lmax + 1, norder)``; see :func:`stick_coefficients`."""
-        length, width = (math.radians(arcmin / 60) for arcmin in self.stick)
-        return stick_coefficients(length, width, self.lmax)
+        """The stick's coefficients ``(lmax + 1, norder)``; see :mod:`sphereml.filaments.kernel`."""
+        length, width = (math.radians(arcmin / 60) for arcmin in (self.settings.length, self.settings.width))
+        if width:
+            return stick_coefficients(length, width, self.lmax)
+        return row_coefficients(self._fine_grid.nside, length, math.radians(self.grid.resolution), self.lmax)
 
     def stokes(self, inputs: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Q and U of channels, ``(npix, 2)`` float64: each is transformed, weighed and added.
@@ -185,7 +170,8 @@ class HoughTransform:
         transform = self._smoothing
         window = torch.from_numpy(gaussian_beam(transform.lmax, self.settings.smoothing)).to(fine.device)
         ell = torch.from_numpy(alm_index(transform.lmax)[0]).to(fine.device)
-        alm = analysis(fine[None], transform, iterations=1) * (window - window[-1])[ell]
+        iterations = min(1, _ITERATIONS.get(self.settings.subpixels, 0))
+        alm = analysis(fine[None], transform, iterations) * (window - window[-1])[ell]
         return window[-1] * fine + synthesis(alm, transform)[0]
 
     def _modes(self, intensity: torch.Tensor) -> torch.Tensor:

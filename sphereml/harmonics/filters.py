@@ -1,17 +1,16 @@
 """Isotropic filters of the sphere, as gains on a_lm by multipole, and the rotation of a_lm between sky frames.
 
 Conventions: a gain is float64 ``(lmax + 1,)`` and multiplies a_lm, so spectra get its square.  Beams are Gaussian, FWHM
-in arcmin.  Every gain here is at most one: nothing is ever deconvolved.
+in arcmin.  Every gain here is at most one: nothing is ever deconvolved.  healpy and scipy take
+half a second to import, and are so only where they are used.
 """
 
 from __future__ import annotations
 
 import ducc0
-import healpy
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.harmonics.pixel_window import pixel_window
 from sphereml.harmonics.rings import threads
 
 FRAMES = {"G": "Galactic", "C": "equatorial", "E": "ecliptic"}
@@ -63,6 +62,8 @@ def pixel_window_change(lmax: int, nside_in: int, nside_out: int, name: str) -> 
         )
     if nside_out == nside_in:
         return np.ones(lmax + 1)
+    from sphereml.harmonics.pixel_window import pixel_window
+
     return np.asarray(pixel_window(nside_out, lmax) / pixel_window(nside_in, lmax))
 
 
@@ -85,6 +86,8 @@ def rotate_to_galactic(alm: np.ndarray, lmax: int, frame: str) -> np.ndarray:
         raise UserError(f"unknown frame {frame!r}", f"use one of {', '.join(FRAMES)}")
     if frame == "G":
         return alm
+    import healpy
+
     matrix = healpy.Rotator(coord=[frame, "G"]).mat
     # R = Rz(phi) Ry(theta) Rz(psi)
     psi = float(np.arctan2(matrix[2, 1], -matrix[2, 0]))

@@ -146,12 +146,14 @@ class FlatEstimator:
 
     def _weights(self, power: np.ndarray, exponent: int) -> torch.Tensor:
         """``power^exponent / (power + noise)`` at the modes of the fine grid, complex128."""
-        like = torch.empty(0, dtype=torch.complex128)
-        return self.fine.weights(self.observation.filtered(power, power, exponent), like) + 0j
+        return self._modes(self.observation.filtered(power, power, exponent))
+
+    def _modes(self, weights: np.ndarray) -> torch.Tensor:
+        return self.fine.weights(weights, torch.empty(0, dtype=torch.complex128)) + 0j
 
     def _tensor_eb(self) -> _Tensor:
         """``int l1_a l1_b sin^2 2(phi_1 - phi_2) C^2/C^tot (l1) 1/C^tot(l2)``."""
-        other = _spin_two_squares(self.fine, self._weights(self.spectra.bb_lensed, 0))
+        other = _spin_two_squares(self.fine, self._modes(self.observation.filtered_b(self.spectra.bb_lensed)))
         slopes = _second_derivatives(self.fine, self._weights(self.spectra.ee_lensed, 2))
         return _Tensor(*(self._convolve_sine(part, other) for part in slopes))
 

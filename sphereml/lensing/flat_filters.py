@@ -24,6 +24,8 @@ import torch
 from sphereml.errors import UserError
 from sphereml.lensing.patch_model import Legs, PatchModel
 
+# Pixels a side up to which the exact filter is a matrix.
+_DENSE_SIZE = 64
 # Bytes of the dense filter's covariance, of which three are held at once.
 _DENSE_LIMIT = 2**31
 
@@ -35,17 +37,16 @@ class NaiveFilter:
     model: PatchModel
 
     def __call__(self, q: torch.Tensor, u: torch.Tensor) -> Legs:
-        sky, spectra = self.model.patch, self.model.spectra
+        sky, spectra, observation = self.model.patch, self.model.spectra, self.model.observation
         e, b = sky.to_eb(sky.to_modes(q), sky.to_modes(u))
         e, b = (
-            e * sky.weights(self._inverse(spectra.ee_lensed), e),
-            b * sky.weights(self._inverse(spectra.bb_lensed), b),
+            e * sky.weights(self._inverse(observation.filtered(spectra.ee_lensed, spectra.ee_lensed, 0)), e),
+            b * sky.weights(self._inverse(observation.filtered_b(spectra.bb_lensed)), b),
         )
         return Legs(sky, sky.size, sky.weights(spectra.ee_lensed, e) * e, e, b)
 
-    def _inverse(self, power: np.ndarray) -> np.ndarray:
-        """``b / (b^2 S + N)`` within the band."""
-        deconvolved = self.model.observation.filtered(power, power, 0)
+    def _inverse(self, deconvolved: np.ndarray) -> np.ndarray:
+        """``b / (b^2 S + N)`` within the band, from ``1 / (S + N / b^2)``."""
         beam = self.model.beam[: len(deconvolved)]
         return np.divide(deconvolved, beam, out=np.zeros_like(beam), where=beam > 0)
 
@@ -76,7 +77,27 @@ class WienerFilter:
         return self.model.legs(self.inverse(self.model.untapered(q, u)))
 
     def inverse(self, data: torch.Tensor) -> torch.Tensor:
-        """``C^-1 d`` of data ``(batch, 2, size, size)`` without taper; both are zero outside the mask's support."""
+        """``C^-1 d`` of data ``(batch, 2, size, size)`` without taper; both are zero outside the mask's support.
+
+        Blind to ``model.unseen`` where that is something.
+        """
+        result = self._solve(data)
+        if self._blinding is None:
+            return result
+        waves, solved = (part.to(data) for part in self._blinding)
+        return result - torch.einsum("br,rcij->bcij", torch.einsum("bcij,rcij->br", data, solved), waves)
+
+    @cached_property
+    def _blinding(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """``C^-1 F (F^T C^-1 F)^-1`` and ``C^-1 F``, ``(rank, 2, size, size)`` float64."""
+        waves = self.model.unseen
+        if waves is None:
+            return None
+        solved = self._solve(waves)
+        overlap = torch.einsum("rcij,scij->rs", waves, solved)
+        return torch.linalg.solve(overlap, solved.flatten(1)).view_as(solved), solved
+
+    def _solve(self, data: torch.Tensor) -> torch.Tensor:
         model, support = self.model, self.model.support.to(data.device)
         signal = model.signal_on_padded.to(data)
         inverse = model.inverse_on_padded.to(data)
@@ -141,7 +162,20 @@ class DenseFilter:
         """``C^-1`` of the pixels in the mask, Q first, then U: symmetric, ``(unknowns, unknowns)`` on the CPU."""
         total = _pixel_covariance(self.model)
         total.diagonal().add_(self.model.variance)
-        return _inverse_of_factor(torch.linalg.cholesky(total), total).to(self.dtype)
+        inverse = _inverse_of_factor(torch.linalg.cholesky(total), total)
+        if self.model.unseen is not None:
+            waves = self.model.unseen.flatten(1)[:, self.model.support.flatten().repeat(2)]
+            solved = waves @ inverse
+            inverse -= solved.T @ torch.linalg.solve(solved @ waves.T, solved)
+        return inverse.to(self.dtype)
+
+
+ExactFilter = DenseFilter | WienerFilter
+
+
+def fair_filter(model: PatchModel) -> ExactFilter:
+    """The filter that knows the patch's edges: as a matrix where that fits in memory, else by iterations."""
+    return DenseFilter(model) if model.patch.size <= _DENSE_SIZE else WienerFilter(model)
 
 
 def _pixel_covariance(model: PatchModel) -> torch.Tensor:

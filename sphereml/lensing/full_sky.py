@@ -39,6 +39,7 @@ class EstimateSettings:
         beam: FWHM, arcmin.
         lmin, lmax: of E and B; lmax 2 nside, but at most 3000, when None.
         lmax_kappa: highest L; lmax when None.
+        lmin_b: B is used from here on; 0 where from lmin.
         pixel_window: whether the maps are averages over their pixels.
         tolerance: of the masked sky's filter.
         mean_field: number of simulations of it; 0 subtracts none.
@@ -57,6 +58,7 @@ class EstimateSettings:
     mean_field: int = 0
     seed: int = 1
     folder: Path | None = None
+    lmin_b: int = 0
 
     def reconstruction(
         self, npix: int, weights: np.ndarray | None, depth: np.ndarray | None, spectra: CmbSpectra
@@ -69,7 +71,7 @@ class EstimateSettings:
         nside = HealpixGrid.of_size(npix).nside
         level = self._level(depth, weights)
         top = min(2 * nside, 3000) if self.lmax is None else self.lmax
-        numbers = (level, self.beam, self.lmin, top)
+        numbers = (level, self.beam, self.lmin, top, self.lmin_b)
         observation = PixelizedObservation(*numbers, nside) if self.pixel_window else Observation(*numbers)
         if self.tolerance <= 0:
             raise UserError(f"a tolerance of {self.tolerance:g} is impossible", "give a number above 0, e.g. 1e-4")

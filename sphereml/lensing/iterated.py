@@ -82,6 +82,22 @@ def iterate_eb(model: NoiseModel, iteration: Iteration = Iteration()) -> Iterate
     raise UserError(f"the iterated N0 does not settle in {iteration.most_steps} steps", _MEND)
 
 
+def delensed_bb(model: NoiseModel, noise: np.ndarray) -> np.ndarray:
+    """Lensed B power that is left of the spectra's after subtracting a template, ``(spectra.lmax + 1,)`` uK^2.
+
+    To first order, with the Wiener-filtered lensed E of the observation; beyond its lmax the share of lmax is left.
+
+    Args:
+        noise: C_L of the estimate's noise, ``(observation.lmax + 1,)`` from L = 0, infinite where nothing is measured.
+    """
+    inner = replace(model, lmax_kappa=model.observation.lmax)
+    removed = _removed(inner, _filtered_gradient(inner, "lensed"), noise)
+    full = first_order_bb(model.spectra, model.observation.lmax)
+    left = np.divide(full - removed, full, out=np.ones(len(full)), where=full > 0)
+    share = np.interp(np.arange(model.spectra.lmax + 1), np.arange(len(left)), left)
+    return np.asarray(model.spectra.bb_lensed * share)
+
+
 def _filtered_gradient(model: NoiseModel, e_filter: EFilter) -> GradientCurves:
     ee = model.spectra.ee
     power = model.spectra.ee_lensed if e_filter == "lensed" else ee

@@ -16,7 +16,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +86,10 @@ class Simulations:
     @cached_property
     def _key(self) -> str:
         chosen, digest = self.reconstruction, hashlib.sha256()
-        facts = (*astuple(chosen.observation), chosen.nside, chosen.lmax_kappa, chosen.estimator, chosen.filter_lmax)
+        observed = asdict(chosen.observation)
+        if not observed["lmin_b"]:
+            del observed["lmin_b"]  # as simulations were named before there was one
+        facts = (*observed.values(), chosen.nside, chosen.lmax_kappa, chosen.estimator, chosen.filter_lmax)
         digest.update(repr((facts, chosen.tolerance, self.seed, __version__)).encode())
         parts = [chosen.spectra.ee, chosen.spectra.bb_lensed, chosen.spectra.potential]
         for part in parts if chosen.noise is None else [*parts, chosen.noise]:

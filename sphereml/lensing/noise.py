@@ -64,7 +64,7 @@ class NoiseModel:
             bb: B power without noise in place of the lensed one, e.g. what delensing leaves, ``(>= lmax + 1,)``.
         """
         bb = self.spectra.bb_lensed if bb is None else bb
-        weights = self.observation.filtered(bb, bb, 0)
+        weights = self.observation.filtered_b(bb)
         return _noise(couple_to_potential(self._gradient, weights, self.nodes, ODD, self.lmax_kappa))
 
     def ee(self) -> np.ndarray:

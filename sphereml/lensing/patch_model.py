@@ -21,6 +21,7 @@ import torch
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.flat_polarization import FlatSky
+from sphereml.lensing.low_b import low_b_waves
 from sphereml.lensing.observation import Observation
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
@@ -42,6 +43,11 @@ class Legs:
     e: torch.Tensor
     e_inverse: torch.Tensor
     b_inverse: torch.Tensor
+
+    def images(self, *modes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images of the patch ``(batch, size, size)`` from modes on the sky."""
+        everything = self.sky.to_images(torch.stack(modes, dim=1))
+        return everything[..., : self.size, : self.size].unbind(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +111,36 @@ class PatchModel:
 
     @cached_property
     def band(self) -> np.ndarray:
-        """The beam where the observation uses E and B, zero elsewhere."""
+        """The beam where the observation uses E, zero elsewhere."""
         ell = np.arange(self.spectra.lmax + 1)
         return np.where((ell >= self.observation.lmin) & (ell <= self.observation.lmax), self.beam, 0.0)
+
+    @cached_property
+    def band_b(self) -> np.ndarray:
+        """The beam where the observation uses B, zero elsewhere."""
+        return np.where(np.arange(self.spectra.lmax + 1) >= self.observation.lowest_b, self.band, 0.0)
+
+    @property
+    def _powers(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.spectra.ee_lensed, self.spectra.bb_lensed
+
+    @cached_property
+    def unseen(self) -> torch.Tensor | None:
+        """Orthonormal data ``(rank, 2, size, size)`` float64 that B below ``lmin_b`` can be made of, None if it may be.
+
+        Exact filters give them an infinite variance, ``C^-1 - C^-1 F (F^T C^-1 F)^-1 F^T C^-1``.
+        """
+        lowest, size = self.observation.lmin_b, self.patch.size
+        if not lowest:
+            return None
+        return low_b_waves(self.patch, self.support.double(), lowest).T.reshape(-1, 2, size, size)
 
     @cached_property
     def covariance(self) -> torch.Tensor:
         """Covariances QQ, QU, UU of the beamed sky at the lags of the padded grid, uK^2, float64 ``(3, 2n, 2n)``."""
         sky, size = self.patch.with_size(self.period), self.patch.size
         like = torch.empty(0, dtype=torch.float64)
-        powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
-        modes = diagonal_in_eb(sky, *(sky.weights(power * self.beam**2, like) for power in powers))
+        modes = diagonal_in_eb(sky, *(sky.weights(power * self.beam**2, like) for power in self._powers))
         everywhere = sky.to_images(modes + 0j)
         lags = torch.cat([torch.arange(size), torch.zeros(1, dtype=torch.long), torch.arange(1 - size, 0)])
         chosen = everywhere[:, lags % self.period][..., lags % self.period]
@@ -131,8 +156,7 @@ class PatchModel:
     def inverse_on_padded(self) -> torch.Tensor:
         """QQ, QU, UU of ``(S + N)^-1`` at every mode of the padded periodic sky, float64: the preconditioner."""
         sky, like = self.padded, torch.empty(0, dtype=torch.float64)
-        powers = (self.spectra.ee_lensed, self.spectra.bb_lensed)
-        totals = (sky.weights(power * self.beam**2, like) / sky.step**2 + self.variance for power in powers)
+        totals = (sky.weights(power * self.beam**2, like) / sky.step**2 + self.variance for power in self._powers)
         return diagonal_in_eb(sky, *(1 / total for total in totals))
 
     def untapered(self, q: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -143,8 +167,8 @@ class PatchModel:
         """Legs on the padded grid from ``C^-1 d``, ``(batch, 2, size, size)``."""
         sky = self.padded
         q, u = torch.fft.rfft2(weighted, s=(sky.size, sky.size)).unbind(1)
-        band = sky.weights(self.band, q)
-        e, b = (band * part for part in sky.to_eb(q, u))
+        e, b = sky.to_eb(q, u)
+        e, b = sky.weights(self.band, q) * e, sky.weights(self.band_b, q) * b
         return Legs(sky, self.patch.size, sky.weights(self.spectra.ee_lensed, q) * e, e, b)
 
 

@@ -138,7 +138,8 @@ class SphereReconstruction:
         noise = self.noise
         if noise is None:
             noise = np.full(HealpixGrid(self.nside).npix, self.observation.noise)
-        signal = np.stack([self.spectra.ee_lensed[:top], self.spectra.bb_lensed[:top]])
+        ee = self.spectra.ee_lensed[:top]
+        signal = np.stack([ee, self.observation.unseen_below(self.spectra.bb_lensed[:top], ee)])
         return SphereFilter(signal, self.transfer, noise, self.tolerance)
 
     def legs(self, maps: np.ndarray, start: np.ndarray | None = None, say: Say | None = None) -> Legs:
@@ -152,8 +153,9 @@ class SphereReconstruction:
         result = self.filter(maps, start, say)
         wiener = resize_alm(result.wiener, self.observation.lmax)
         # abar = x / S, and the estimator multiplies by 1 / (C + N) itself.
-        e, b = (multiply(alm.copy(), self._unfilter(signal)) for alm, signal in
-                zip(wiener, (self.spectra.ee_lensed, self.spectra.bb_lensed), strict=True))  # fmt: skip
+        weights = self.weights()
+        e, b = (multiply(alm.copy(), self._unfilter(weights[f"C_{name * 2}"] * weights[f"FILTER_{name}"]))
+                for alm, name in zip(wiener, "EB", strict=True))  # fmt: skip
         return Legs(e, b, wiener[0], result)
 
     def _analysed(self, maps: np.ndarray) -> Legs:
@@ -166,11 +168,10 @@ class SphereReconstruction:
         ee = self.spectra.ee_lensed
         return Legs(e, b, multiply(e.copy(), self.observation.filtered(ee, ee, 1)))
 
-    def _unfilter(self, signal: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _unfilter(weights: np.ndarray) -> np.ndarray:
         """``(C + N) / C`` within the band, what makes the estimator's own filter give the filtered field."""
-        lmax = self.observation.lmax
-        weights = signal[: lmax + 1] * self.observation.filtered(signal, signal, 0)
-        return np.divide(1.0, weights, out=np.zeros(lmax + 1), where=weights > 0)
+        return np.divide(1.0, weights, out=np.zeros(len(weights)), where=weights > 0)
 
     def estimate(self, legs: Legs) -> np.ndarray:
         """Kappa ``(alm_size(lmax_kappa),)`` complex128, normalized by N0, its mean field not subtracted."""
@@ -189,7 +190,7 @@ class SphereReconstruction:
             "C_BB": bb[:top],
             "NOISE": self.observation.noise_spectrum(),
             "FILTER_E": self.observation.filtered(ee, ee, 0),
-            "FILTER_B": self.observation.filtered(bb, bb, 0),
+            "FILTER_B": self.observation.filtered_b(bb),
             "WIENER_E": self.observation.filtered(ee, ee, 1),
         }
 

@@ -32,8 +32,9 @@ import ducc0
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.harmonics.rings import alm_size, threads
+from sphereml.harmonics.rings import alm_size, ring_geometry, threads
 from sphereml.lensing.noise import NoiseModel, combined
+from sphereml.sky.ordering import ring_to_nest
 
 # Pixels synthesized at once: at lmax 3000 ducc0's own arrays then stay below 32 MiB, where glibc keeps their memory.
 _BLOCK = 3_000_000
@@ -67,13 +68,33 @@ class SphereEstimator:
 
     def minimum_variance(self, alm_e: np.ndarray, alm_b: np.ndarray) -> np.ndarray:
         """EB and EE weighted by the inverse of their N0, at the price of one; shapes and errors as :meth:`eb`."""
-        legs = (alm_e, self._weights["e"], "E"), (alm_b, self._weights["b"], "B")
-        bar = np.stack([self._filtered(*leg) for leg in legs])
-        return self._kappa(alm_e, bar, combined(self._eb_noise, self._ee_noise))
+        return self._kappa(alm_e, self._bar(alm_e, alm_b), self.n0)
+
+    @cached_property
+    def n0(self) -> np.ndarray:
+        """N0 of the minimum variance, ``(lmax_kappa + 1,)``."""
+        return combined(self._eb_noise, self._ee_noise)
+
+    def fields(self, alm_e: np.ndarray, alm_b: np.ndarray, nside: int) -> np.ndarray:
+        """Pbar of E and B, Q and U, and the vector whose divergence is estimated, south and east: ``(2, 2, npix)`` NEST.
+
+        Shapes and errors as :meth:`eb`.
+        """
+        rings, fields = _RingBlock(ring_geometry(nside), np.empty(0)), np.empty((3, 2, 12 * nside**2))
+        one, three = (self._filtered(alm_e, self._weights[name], "E")[None] for name in ("one", "three"))
+        for spin, alm in ((1, one), (2, self._bar(alm_e, alm_b)), (3, three)):
+            _synthesize(alm, spin, self._lmax, rings, fields[spin - 1])
+        _multiply(*fields)
+        return ring_to_nest(fields[1::-1], axis=-1)
 
     @property
     def _lmax(self) -> int:
         return self.model.observation.lmax
+
+    def _bar(self, alm_e: np.ndarray, alm_b: np.ndarray) -> np.ndarray:
+        """E and B of Pbar, ``(2, alm_size(lmax))``."""
+        legs = (alm_e, self._weights["e"], "E"), (alm_b, self._weights["b"], "B")
+        return np.stack([self._filtered(*leg) for leg in legs])
 
     @cached_property
     def _eb_noise(self) -> np.ndarray:
@@ -93,7 +114,7 @@ class SphereEstimator:
         ell, wiener = np.arange(self._lmax + 1.0), filtered(ee, ee, 1) / 2
         one, three = (ell + 2) * (ell - 1), (ell - 2) * (ell + 3)
         gradient = {"one": wiener * np.sqrt(np.maximum(one, 0)), "three": wiener * np.sqrt(np.maximum(three, 0))}
-        return {"e": filtered(ee, ee, 0), "b": filtered(bb, bb, 0)} | gradient
+        return {"e": filtered(ee, ee, 0), "b": self.model.observation.filtered_b(bb)} | gradient
 
     def _filtered(self, alm: np.ndarray, weights: np.ndarray, name: str) -> np.ndarray:
         """``weights_l a_lm`` up to the lmax of the observation."""

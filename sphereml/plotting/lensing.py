@@ -19,7 +19,7 @@ from sphereml.plotting.style import OTHER_COLOURS, label_multipoles, new_figure,
 
 # Networks take these in their order; the others look the same in every figure.
 NETWORK_COLOURS = ("#0072b2", *OTHER_COLOURS)
-QUADRATIC_COLOURS = {"qe_naive": "#9a9a9a", "qe_eb": "#e69f00", "qe_mv": "#d55e00"}
+QUADRATIC_COLOURS = {"qe_naive": "#9a9a9a", "qe_eb": "#e69f00", "qe_mv": "#d55e00", "iterated": "#8c564b"}
 TRUTH_COLOUR, THEORY_COLOUR = "#000000", "#444444"
 _THEORY_LINES = (":", "--", "-.")
 _HIGHEST_RATIO = 4.0

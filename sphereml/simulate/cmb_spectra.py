@@ -68,8 +68,20 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     return CmbSpectra(*(np.ascontiguousarray(values, dtype=np.float64) for values in chosen))
 
 
-def run_camb(lmax: int, cosmology: Cosmology) -> Any:
-    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types).
+def tensor_spectra(lmax: int, cosmology: Cosmology = PLANCK_2013) -> tuple[np.ndarray, np.ndarray]:
+    """EE and BB of primordial gravitational waves, each ``(lmax + 1,)``, for r = 1 at 0.05 / Mpc.
+
+    The tilt is zero, as n_t = -r / 8 is of the small r that these are scaled to.
+
+    Raises:
+        UserError: CAMB refuses the cosmology.
+    """
+    spectra = run_camb(max(lmax, 2), cosmology, r=1.0).get_tensor_cls(lmax=max(lmax, 2), CMB_unit="muK", raw_cl=True)
+    return np.ascontiguousarray(spectra[: lmax + 1, 1]), np.ascontiguousarray(spectra[: lmax + 1, 2])
+
+
+def run_camb(lmax: int, cosmology: Cosmology, r: float = 0.0) -> Any:
+    """``camb.CAMBdata`` of a cosmology with the settings above (CAMB has no types), with tensors when r is above 0.
 
     Raises:
         UserError: CAMB refuses the cosmology.
@@ -78,9 +90,10 @@ def run_camb(lmax: int, cosmology: Cosmology) -> Any:
 
     parameters = camb.CAMBparams()
     primordial = ("As", "ns")
+    parameters.WantTensors = r > 0
     try:
         parameters.set_cosmology(**{name: x for name, x in vars(cosmology).items() if name not in primordial})
-        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial})
+        parameters.InitPower.set_params(**{name: getattr(cosmology, name) for name in primordial}, r=r, nt=0.0)
         parameters.set_for_lmax(lmax, lens_potential_accuracy=_ACCURACY)
         parameters.NonLinear = camb.model.NonLinear_lens
         parameters.NonLinearModel.set_params(halofit_version=_NONLINEAR)

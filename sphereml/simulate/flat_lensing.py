@@ -101,23 +101,23 @@ class FlatLensing:
             parts = (sky.draw(power, count, generator) for power in (self.spectra.ee_lensed, self.spectra.bb_lensed))
             lensed = torch.complex(*(sky.to_images(part) for part in sky.to_qu(*parts)))
         else:
-            lensed = self._deflect(unlensed, phi)
+            lensed = deflect(sky, unlensed, phi)
         kappa = sky.to_images(phi * sky.ell(phi) ** 2 / 2)
         return LensedPatches(lensed.real, lensed.imag, plain.real, plain.imag, sky.to_images(e), kappa)
-
-    def _deflect(self, qu: tuple[torch.Tensor, torch.Tensor], phi: torch.Tensor) -> torch.Tensor:
-        """``Q + iU`` at the deflected pixel centres, ``(count, side, side)``."""
-        sky = self.sky
-        spline = torch.complex(*(_spline_coefficients(part, sky) for part in qu))
-        x, y = (sky.to_images(part) * (_OVERSAMPLING / sky.step) for part in sky.gradient(phi))
-        home = _OVERSAMPLING * torch.arange(sky.size, device=phi.device, dtype=x.dtype)
-        return _read_spline(spline, home[:, None] + y, home[None, :] + x)
 
     def _cut(self, images: torch.Tensor) -> torch.Tensor:
         """The patches of each sky, one after the other."""
         size, across = self.patch.size, self._across
         tiles = images.view(-1, across, size, across, size).transpose(2, 3)
         return tiles.reshape(-1, size, size)
+
+
+def deflect(sky: FlatSky, qu: tuple[torch.Tensor, torch.Tensor], phi: torch.Tensor) -> torch.Tensor:
+    """``Q + iU`` at the deflected pixel centres, ``(count, side, side)``, of the modes of Q, U and the potential."""
+    spline = torch.complex(*(_spline_coefficients(part, sky) for part in qu))
+    x, y = (sky.to_images(part) * (_OVERSAMPLING / sky.step) for part in sky.gradient(phi))
+    home = _OVERSAMPLING * torch.arange(sky.size, device=phi.device, dtype=x.dtype)
+    return _read_spline(spline, home[:, None] + y, home[None, :] + x)
 
 
 def _spline_coefficients(modes: torch.Tensor, sky: FlatSky) -> torch.Tensor:

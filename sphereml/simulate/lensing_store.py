@@ -171,7 +171,7 @@ def prepare_lensing(
     if missing:
         spectra = load_spectra(campaign.spectra_lmax, campaign.cosmology)
     for done, sky in enumerate(missing, start=1):
-        with _under_way(folder, sky) as scratch:
+        with under_way(folder, sky) as scratch:
             if scratch is not None:
                 _write(scratch, campaign, sky, campaign.simulate(sky, spectra))
         progress(done, len(missing))
@@ -271,7 +271,7 @@ def _found(folder: Path, campaign: Campaign, skies: int) -> None:
 
 
 @contextmanager
-def _under_way(folder: Path, sky: int) -> Iterator[Path | None]:
+def under_way(folder: Path, sky: int) -> Iterator[Path | None]:
     """A path that takes the sky's place at the end; None when the sky is another process's."""
     path, stage = folder / sky_name(sky), folder / f".{sky_name(sky)}.partial"
     try:

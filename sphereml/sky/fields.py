@@ -62,6 +62,11 @@ class Field:
         stem = "" if self.name in _NAMELESS else f"{self.name}_"
         return tuple(stem + suffix for suffix in _SUFFIXES[self.spin])
 
+    @property
+    def parity_names(self) -> tuple[str, ...]:
+        """Names of the parts of a field with a spin that a mirror keeps and turns over: E and B."""
+        return tuple(name[:-1] + part for name, part in zip(self.column_names, "EB", strict=False))
+
 
 def count_columns(fields: Iterable[Field]) -> int:
     """Number of real columns that these fields take together."""

@@ -1,13 +1,13 @@
 """The full-sphere HEALPix grid as a frozen value object.
 
-Pixels are in NEST order, so that the four children of pixel ``p`` at twice the Nside are ``4p .. 4p+3``.
+Pixels are in NEST order, so that the four children of pixel ``p`` at twice the Nside are ``4p .. 4p+3``.  healpy, which
+brings matplotlib along, is imported where directions are first asked for: most verbs that read a map never do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import healpy
 import numpy as np
 
 from sphereml.errors import UserError
@@ -59,14 +59,20 @@ class HealpixGrid:
 
     def vectors(self) -> np.ndarray:
         """Unit vectors of the pixel centres, shape ``(npix, 3)``."""
+        import healpy
+
         return np.stack(healpy.pix2vec(self.nside, np.arange(self.npix), nest=True), axis=-1)
 
     def lonlat(self) -> tuple[np.ndarray, np.ndarray]:
         """Longitude in [0, 360) and latitude of the pixel centres, degrees, each ``(npix,)``."""
+        import healpy
+
         lon, lat = healpy.pix2ang(self.nside, np.arange(self.npix), nest=True, lonlat=True)
         return lon, lat
 
     def pixels_at(self, vectors: np.ndarray) -> np.ndarray:
         """NEST pixels that hold the directions ``(..., 3)``: int64 ``(...)``."""
+        import healpy
+
         pixels: np.ndarray = healpy.vec2pix(self.nside, *np.moveaxis(vectors, -1, 0), nest=True)
         return pixels

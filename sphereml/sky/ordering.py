@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import healpy
+import ducc0
 import numpy as np
 
 from sphereml.sky.grid import HealpixGrid
@@ -13,7 +13,7 @@ from sphereml.sky.grid import HealpixGrid
 @lru_cache(maxsize=16)
 def nest_to_ring_index(nside: int) -> np.ndarray:
     """RING index of every NEST pixel, read-only ``(npix,)``."""
-    index = healpy.nest2ring(nside, np.arange(12 * nside * nside))
+    index = ducc0.healpix.Healpix_Base(nside, "NEST").nest2ring(np.arange(12 * nside * nside))
     index.setflags(write=False)
     return index
 
@@ -21,7 +21,7 @@ def nest_to_ring_index(nside: int) -> np.ndarray:
 @lru_cache(maxsize=16)
 def ring_to_nest_index(nside: int) -> np.ndarray:
     """NEST index of every RING pixel, read-only ``(npix,)``."""
-    index = healpy.ring2nest(nside, np.arange(12 * nside * nside))
+    index = ducc0.healpix.Healpix_Base(nside, "NEST").ring2nest(np.arange(12 * nside * nside))
     index.setflags(write=False)
     return index
 

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.splits import build_split, split_files
-from sphereml.data.store import Sky, open_store
+from sphereml.data.store import Sky, is_store, open_store
 from sphereml.data.survey import Progress, prepare_survey
+from sphereml.errors import UserError
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
 from sphereml.sky.fields import Field
 
@@ -21,23 +25,32 @@ Say = Callable[[str], None]
 
 
 def galaxy_sky(config: GalaxyConfig, progress: Say | None = None) -> Sky:
-    """A simulated Galaxy as a sky: channels in K, dust at 353 GHz in uK_RJ, every true component beside them."""
+    """A simulated Galaxy as a sky: channels in K, dust at 353 GHz in uK_RJ, every true component beside them.
+
+    With ``config.polarization`` Q and U stand behind the intensity, and those of each part as components ``Q_PART``.
+    """
     galaxy = simulate_galaxy(config, progress)
+    targets, fields, components = galaxy.dust[:, None], [Field("I", "uK_RJ")], galaxy.components
+    if config.polarization:
+        targets = np.concatenate([targets, galaxy.polarization.stokes], axis=1)
+        fields.append(Field("P", "uK_RJ", spin=2))
+        components = components | _stokes_components(galaxy)
     return Sky(
         grid=galaxy.grid,
         inputs=galaxy.brightness,
-        targets=galaxy.dust[:, None],
+        targets=targets,
         input_fields=tuple(Field(f"{velocity:+.2f} km/s", "K") for velocity in galaxy.velocity),
-        target_fields=(Field("I", "uK_RJ"),),
+        target_fields=tuple(fields),
         velocity=galaxy.velocity,
-        components=galaxy.components,
-        component_units=_component_units(galaxy),
+        components=components,
+        component_units={name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in components},
         provenance={"kind": "galaxy", "code": __version__, "seed": config.seed},
     )
 
 
-def _component_units(galaxy: Galaxy) -> dict[str, str]:
-    return {name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in galaxy.components}
+def _stokes_components(galaxy: Galaxy) -> dict[str, np.ndarray]:
+    parts = galaxy.polarization.parts.items()
+    return {f"{stokes}_{name}": part[:, column] for name, part in parts for column, stokes in enumerate("QU")}
 
 
 def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
@@ -54,6 +67,22 @@ def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
     _KEPT.clear()
     _KEPT[path] = sky
     return sky
+
+
+def read_sky(data: DataConfig, progress: Say | None = None) -> ReadableSky:
+    """The sky of a data configuration to read by its pixels: from its store, which is built first where it is absent.
+
+    Its inputs stay on disk unless they are in memory already.
+    """
+    if data.kind == "survey":
+        return SkyOnDisk.open(prepare_survey(data, _steps(progress)))
+    path = store_path(data)
+    if path in _KEPT or not is_store(path):
+        return load_sky(data, progress)
+    try:
+        return SkyOnDisk.open(path)
+    except UserError:  # damaged, or of an earlier version: built anew
+        return load_sky(data, progress)
 
 
 def _built(data: DataConfig, progress: Say | None) -> Sky:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,8 @@ class SkyColumns:
         features: ``(npix, F)``.
         base, target: ``(npix, O)``.
         gains: ``(npix, O, G)``, or None (see :class:`~sphereml.sources.batch.Batch`).
+        outputs: spins of the fields whose columns base and target are; None: scalars.  A gain on a field is a field of
+            its kind, but for the last ``scalar_gains``, which are the same number for all its columns.
     """
 
     channels: Channels
@@ -32,18 +34,39 @@ class SkyColumns:
     base: np.ndarray
     gains: np.ndarray | None
     target: np.ndarray
+    outputs: tuple[int, ...] | None = None
+    scalar_gains: int = 0
+
+    def at(self, rows: np.ndarray) -> SkyColumns:
+        """Some of the rows."""
+        gains = None if self.gains is None else self.gains[rows]
+        parts = {"features": self.features[rows], "base": self.base[rows], "target": self.target[rows]}
+        return replace(self, **parts, gains=gains)
 
     @property
     def guess(self) -> np.ndarray:
-        """Base and gains side by side, ``(npix, O + O G)``."""
-        parts = [self.base] if self.gains is None else [self.base, self.gains.reshape(len(self.base), -1)]
+        """Base and gains side by side, gain by gain, ``(npix, O + G O)``."""
+        parts = [self.base]
+        if self.gains is not None:
+            parts.append(self.gains.swapaxes(1, 2).reshape(len(self.base), -1))
         return np.concatenate(parts, axis=1)
 
     def split_guess(self, guess: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Base ``(..., O)`` and gains ``(..., O, G)`` of values laid out as :attr:`guess`."""
         outputs = self.base.shape[1]
         base, gains = guess[..., :outputs], guess[..., outputs:]
-        return base, None if self.gains is None else gains.unflatten(-1, (outputs, -1))
+        return base, None if self.gains is None else gains.unflatten(-1, (-1, outputs)).swapaxes(-1, -2).contiguous()
+
+    @property
+    def target_spins(self) -> tuple[int, ...]:
+        """Spins of the fields of the target."""
+        return (0,) * self.target.shape[1] if self.outputs is None else self.outputs
+
+    @property
+    def guess_spins(self) -> tuple[int, ...]:
+        """Spins of the fields of :attr:`guess`."""
+        gains = 0 if self.gains is None else self.gains.shape[2]
+        return self.target_spins * (1 + gains - self.scalar_gains) + (0,) * (self.scalar_gains * self.target.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +90,12 @@ class SkySource:
         return np.concatenate([columns.features, columns.guess, columns.target, *rows], axis=1, dtype=np.float32)
 
     def batch(self, seed: int, size: int, device: torch.device | str = "cpu") -> Batch:
-        domain, stack = self.footprint.draw(np.random.default_rng(seed), size, self._stack)
+        columns = self.columns
+        spins = (*columns.channels.spins, *columns.guess_spins, *columns.target_spins)
+        spins += (0,) * (1 if self.weight is None else 2)
+        domain, stack = self.footprint.draw(np.random.default_rng(seed), size, self._stack, spins)
         values = torch.from_numpy(stack).to(device)
-        columns, last = self.columns, -1 if self.weight is None else -2
+        last = -1 if self.weight is None else -2
         outputs, features = columns.target.shape[1], columns.features.shape[1]
         base, gains = columns.split_guess(values[..., features : last - outputs])
         inside = (values[..., last] > _WHOLE).to(values.dtype)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str | type[Task]] = {
     "dust": "sphereml.tasks.dust:DustTask",
+    "dust_polarization": "sphereml.tasks.dust_polarization:DustPolarizationTask",
     "maps": "sphereml.tasks.maps:MapTask",
     "lensing": "sphereml.tasks.lensing:LensingTask",
 }
@@ -43,7 +44,7 @@ def task_class(name: str) -> type[Task]:
 
 def open_task(config: ExperimentConfig, say: Callable[[str], None] = print, **given: Any) -> Task:
     """The task of a configuration; ``given`` are data that are already at hand, by the task's own names."""
-    return task_class(config.task)(config, say, **given)
+    return task_class(config.task).of(config, say, **given)
 
 
 def register(task: type[Task]) -> None:

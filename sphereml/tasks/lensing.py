@@ -100,6 +100,13 @@ class LensingTask(Task):
         if spectra is not None:
             self.__dict__["spectra"] = spectra  # in the cached property's own place
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, say: Say = print, **given: Any) -> Task:
+        """Patches, or with ``model.domain=sphere`` whole skies."""
+        from sphereml.tasks.lensing_sphere import SphereLensingTask
+
+        return SphereLensingTask(config, say, **given) if config.model.domain == "sphere" else cls(config, say, **given)
+
     @property
     def settings(self) -> LensingConfig:
         return self.config.lensing
@@ -124,14 +131,14 @@ class LensingTask(Task):
     @cached_property
     def observation(self) -> Observation:
         settings = self.settings
-        return Observation(settings.noise, settings.beam, settings.lmin, settings.lmax_eb)
+        return Observation(settings.noise, settings.beam, settings.lmin, settings.lmax_eb, settings.lmin_b)
 
     @cached_property
     def features(self) -> Features:
         if self.config.model.form == "plain":
-            return PlainFeatures(self.names)
+            return PlainFeatures(self.names, self.patch, self.mask, self.settings.lmin_b)
         model = PatchModel(self.patch, self.spectra, self.observation, self.mask.double())
-        return EstimatorFeatures(self.names, model)
+        return EstimatorFeatures(self.names, model, self.settings.passes)
 
     @property
     def names(self) -> list[str]:

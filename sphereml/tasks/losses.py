@@ -1,6 +1,7 @@
 """The losses of the tasks, asked of any domain: correlation in bands, and mean squares by pixel or by Fourier mode.
 
-Conventions: predictions and targets are standardized, ``(B, *s, O)``; weights ``(B, *s)`` or ``(*s)``.
+Conventions: predictions and targets are standardized, ``(B, *s, O)``; weights ``(B, *s)`` or ``(*s)``.  Q and U are one
+field: its correlations are those of E and of B, its error in a pixel is that of the complex number.
 """
 
 from __future__ import annotations
@@ -26,37 +27,55 @@ def resolved_bands(bands: BandsConfig, nside: int) -> Bands:
 class CorrelationLoss:
     """``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` (eq. 2.3 of arXiv:1904.13265), averaged over outputs.
 
-    ``bands`` are those that the map resolves.
+    ``bands`` are those that the map resolves; ``spins`` those of the outputs' fields; spin 1 counts as two scalars.
     """
 
     bands: Bands
     lambda_r: float
     l1: float
     correlation: str
+    spins: tuple[int, ...] = (0,)
 
     @classmethod
-    def of(cls, config: LossConfig, bands: Bands) -> CorrelationLoss:
+    def of(cls, config: LossConfig, bands: Bands, spins: tuple[int, ...] = (0,)) -> CorrelationLoss:
         chosen = bands.chosen(config.bands)
         if config.lambda_r > 0 and not chosen:
             raise UserError(
                 f"the map resolves none of the loss's bands {list(config.bands)}",
                 "use a higher Nside, lower bands, or loss.lambda_r=0",
             )
-        return cls(chosen, config.lambda_r, config.l1, config.correlation)
+        return cls(chosen, config.lambda_r, config.l1, config.correlation, spins)
 
     def __call__(self, prediction: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss (scalar) and the mean r of each band."""
-        weight, outputs = batch.weight, prediction.shape[-1]
-        error = (prediction - batch.target).abs() * weight[..., None]
-        error = error.sum() / (outputs * weight.sum()).clamp_min(1)
+        weight, sizes = batch.weight, [2 if spin else 1 for spin in self.spins]
+        pairs = list(zip(prediction.split(sizes, -1), batch.target.split(sizes, -1), strict=True))
+        error = torch.stack([_distance(a, b) for a, b in pairs], dim=-1) * weight[..., None]
+        error = error.sum() / (len(pairs) * weight.sum()).clamp_min(1)
         if self.lambda_r == 0:
             return self.l1 * error, {}
-        kind = batch.domain.correlation if self.correlation == "auto" else cast(Correlation, self.correlation)
-        pairs = zip(prediction.unbind(-1), batch.target.unbind(-1), strict=True)
-        r = torch.stack([batch.domain.band_correlation(*pair, weight, self.bands, kind) for pair in pairs])
+        r = torch.cat([self._correlations(*one, batch) for one in zip(self.spins, pairs, strict=True)], dim=1)
         r = r.mean(dim=(0, 1))
         loss = self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error
         return loss, dict(zip(self.bands, r.detach(), strict=True))
+
+    def _correlations(self, spin: int, pair: tuple[torch.Tensor, torch.Tensor], batch: Batch) -> torch.Tensor:
+        """r by band of one field ``(B, *s, columns)``, ``(B, columns, nband)``: of E and B for spin 2."""
+        domain, weight = batch.domain, batch.weight
+        kind = domain.correlation if self.correlation == "auto" else cast(Correlation, self.correlation)
+        if spin == 2:
+            return domain.polarization_correlation(*pair, weight, self.bands, kind)
+        columns = zip(*(one.unbind(-1) for one in pair), strict=True)
+        return torch.stack([domain.band_correlation(a, b, weight, self.bands, kind) for a, b in columns], dim=1)
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``|a - b|`` of one field ``(..., columns)``: ``(...)``."""
+    difference = a - b
+    if difference.shape[-1] == 1:
+        return difference[..., 0].abs()
+    # The root has no gradient where a prediction is exact.
+    return difference.square().sum(dim=-1).clamp_min(1e-20).sqrt()
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,6 +77,11 @@ class Task(ABC):
     def __init__(self, config: ExperimentConfig, say: Say = print) -> None:
         self.config, self.say = config, say
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, say: Say = print, **given: Any) -> Task:
+        """The task of a configuration; a class whose domains have little in common chooses another here."""
+        return cls(config, say, **given)
+
     @property
     @abstractmethod
     def outputs(self) -> tuple[Field, ...]:
@@ -126,7 +131,7 @@ class Task(ABC):
         """The network of the configuration, its weights drawn from the training seed."""
         torch.manual_seed(self.config.training.seed)
         channels_in, channels_out = self.channels(scaling)
-        return build(self.config.model, self.domain(nside), channels_in.columns, channels_out.columns)
+        return build(self.config.model, self.domain(nside), channels_in, channels_out)
 
     @property
     def closed_form(self) -> bool:

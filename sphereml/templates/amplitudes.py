@@ -38,13 +38,22 @@ def solve_correlated(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def fit_amplitudes(alms: np.ndarray, start: np.ndarray, lmin: int, lmax: int) -> Amplitudes:
     """The fit from ``lmin`` on, iterated from the amplitudes ``start`` with the power that they leave."""
-    values = start
+    return fit_spectra(cross_spectrum(alms[:, None], alms[None], lmax), start, lmin)
+
+
+def fit_spectra(spectra: np.ndarray, start: np.ndarray, lmin: int) -> Amplitudes:
+    """:func:`fit_amplitudes` from the cross spectra ``(1 + nt, 1 + nt, c, lmax + 1)`` of sky and templates."""
+    values, ell = start, np.arange(spectra.shape[-1])
     for _ in range(ITERATIONS):
-        residual = alms[0] - np.tensordot(values, alms[1:], axes=1)
-        noise = np.stack([smooth_spectrum(cl) for cl in cross_spectrum(residual, residual, lmax)])
+        weighed = np.concatenate([[1.0], -values])
+        left = np.einsum("i,ijcl,j->cl", weighed, spectra, weighed)
+        noise = np.stack([smooth_spectrum(cl) for cl in left])
+        if not noise.any():  # the templates are the whole sky: any weights fit
+            return Amplitudes(values, np.where(ell < lmin, 0.0, np.ones_like(noise)), noise)
         floor = np.maximum(noise, 1e-12 * noise.max())
-        weights = np.where(np.arange(lmax + 1) < lmin, 0.0, noise.max() / floor)
-        values = solve(alms, weights)
+        weights = np.where(ell < lmin, 0.0, noise.max() / floor)
+        products = _weighed(spectra, weights)
+        values = np.asarray(np.linalg.solve(products[1:, 1:], products[1:, 0]))
     return Amplitudes(values, weights, noise)
 
 
@@ -74,9 +83,11 @@ def covariance(templates: np.ndarray, seen: np.ndarray, fit: Amplitudes, share: 
 
 def _products(alms: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """``sum_X sum_l w^X_l (2l+1) C^{iX, jX}_l`` of coefficients ``(n, c, nalm)``: ``(n, n)``."""
-    lmax = weights.shape[1] - 1
-    spectra = cross_spectrum(alms[:, None], alms[None], lmax)
-    return np.asarray(np.einsum("ijxl,xl->ij", spectra, weights * (2 * np.arange(lmax + 1) + 1)))
+    return _weighed(cross_spectrum(alms[:, None], alms[None], weights.shape[1] - 1), weights)
+
+
+def _weighed(spectra: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("ijxl,xl->ij", spectra, weights * (2 * np.arange(weights.shape[1]) + 1)))
 
 
 def smooth_spectrum(cl: np.ndarray) -> np.ndarray:

@@ -26,11 +26,11 @@ from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
-    from sphereml.data.store import Sky
+    from sphereml.data.sky_on_disk import ReadableSky
     from sphereml.sky.maps import SkyMap
     from sphereml.training.predictor import Predictor
 
-_FIRST = ("integrated", "linear")
+_FIRST = ("integrated", "linear", "hough", "structure_tensor")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Run:
 
         return Predictor(self)
 
-    def predict(self, sky: Sky | None = None) -> SkyMap:
+    def predict(self, sky: ReadableSky | None = None) -> SkyMap:
         """Full-sky maps of the outputs, from the sky that the run was trained on or from another one.
 
         Raises:

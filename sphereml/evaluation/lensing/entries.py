@@ -100,7 +100,7 @@ def _model(study: Setting, name: str, theory: dict[str, Any]) -> dict[str, Any]:
         "scatter": judged.scatter().to_json(),
         "sample_variance": judged.sample_variance().to_json(),
     }
-    if name in study.quadratic:
+    if name in study.quadratic and name != "iterated":
         n0 = np.array(theory["N0_MV" if name == "qe_mv" else "N0_EB"])
         entry["over_n0"] = (np.array(entry["noise"]["value"]) / n0).tolist()
     entry["ratio"] = {other: _ratio(judged, study.judged[other]) for other in study.quadratic if other != name}
@@ -133,7 +133,7 @@ def _e_spectra(study: Setting) -> dict[str, Any]:
             "auto": part.means[1][0, 0].tolist(), "truth": part.means[1][0, 2].tolist(),
             "residual": residual(part).to_json(), "correlation": correlation(part).to_json(),
         }
-        for name, part in judged.items() if name != "qe_eb"  # its E is that of qe_mv
+        for name, part in judged.items() if name not in ("qe_eb", "iterated")  # their E is that of qe_mv
     }  # fmt: skip
     return {"bands": {"edges": list(bands.edges), "ell": bands.centers.tolist()}, "models": models}
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from sphereml.lensing.flat_estimator import FlatEstimator, Pair
-from sphereml.lensing.flat_filters import DenseFilter, NaiveFilter, WienerFilter
-from sphereml.lensing.patch_model import PatchModel
+from sphereml.lensing.flat_filters import ExactFilter, NaiveFilter, fair_filter
+from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.tasks.lensing import LensingSample, LensingScaling, LensingTask
-from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures, fair_filter
+from sphereml.tasks.lensing_features import LMAX_KAPPA, EstimatorFeatures
 from sphereml.training.predictor import Predictor
 
 Maps = Mapping[str, torch.Tensor]
+_FAIR = ("qe_eb", "qe_mv")
 _PAIRS: dict[str, Pair] = {"qe_naive": "EB", "qe_eb": "EB", "qe_mv": "MV"}
 
 
@@ -61,7 +62,8 @@ class NetworkEstimate:
 class QuadraticEstimate:
     """Quadratic estimators of one filter: ``naive``, EB alone as in the paper, or ``fair``, EB and EB + EE.
 
-    Results are named ``qe_naive``, ``qe_eb`` and ``qe_mv``; the fair ones bring their Wiener-filtered E along.
+    Results are named ``qe_naive``, ``qe_eb`` and ``qe_mv``; the fair ones bring their Wiener-filtered E along, and with
+    ``lensing.passes`` the last pass of the networks' base, ``iterated``.
 
     Raises:
         UserError: the fair filter has no noise to work with.
@@ -72,7 +74,9 @@ class QuadraticEstimate:
 
     @property
     def names(self) -> list[str]:
-        return ["qe_naive"] if self.kind == "naive" else ["qe_eb", "qe_mv"]
+        if self.kind == "naive":
+            return ["qe_naive"]
+        return [*(["iterated"] if self.task.settings.passes > 1 else []), *_FAIR]
 
     @cached_property
     def model(self) -> PatchModel:
@@ -82,7 +86,7 @@ class QuadraticEstimate:
         return PatchModel(self.task.patch, self.task.spectra, self.task.observation, self.task.mask.double())
 
     @cached_property
-    def filter(self) -> NaiveFilter | DenseFilter | WienerFilter:
+    def filter(self) -> NaiveFilter | ExactFilter:
         """That of the network's features where it is the same one."""
         if self.kind == "naive":
             return NaiveFilter(self.model)
@@ -94,7 +98,8 @@ class QuadraticEstimate:
         model = self.model
         sky = model.patch if self.kind == "naive" else model.padded
         reach = min(LMAX_KAPPA, int(np.pi / model.patch.step))
-        return {n: FlatEstimator(sky, model.spectra, model.observation, _PAIRS[n], reach) for n in self.names}
+        names = [name for name in self.names if name in _PAIRS]
+        return {n: FlatEstimator(sky, model.spectra, model.observation, _PAIRS[n], reach) for n in names}
 
     @torch.no_grad()
     def __call__(self, sample: LensingSample) -> dict[str, Maps]:
@@ -103,5 +108,13 @@ class QuadraticEstimate:
         if self.kind == "naive":
             undone = self.model.inverse_mask.to(sample.q)
             return {name: {"kappa": (image * undone).float().cpu()} for name, image in images.items()}
-        e = legs.sky.to_images(legs.e)[..., : legs.size, : legs.size].float().cpu()
+        if "iterated" in self.names:
+            images = {"iterated": self._iterated(sample, legs)} | images
+        e = legs.images(legs.e)[0].float().cpu()
         return {name: {"kappa": image.float().cpu(), "e": e} for name, image in images.items()}
+
+    def _iterated(self, sample: LensingSample, legs: Legs) -> torch.Tensor:
+        features = self.task.features
+        assert isinstance(features, EstimatorFeatures)
+        *_, last = features.refine(sample.q, sample.u, legs, features.first_kappa(features.estimator.flow(legs)))
+        return legs.images(last.kappa)[0]

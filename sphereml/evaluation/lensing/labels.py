@@ -9,8 +9,10 @@ QUADRATIC = {
     "qe_naive": "QE EB, naive mask (as the paper)",
     "qe_eb": "QE EB, fair mask",
     "qe_mv": "QE EB + EE, fair mask",
+    "iterated": "QE in passes on delensed B",
 }
-_QUADRATIC_LINES = {"qe_naive": ("QE EB", "naive"), "qe_eb": ("QE EB", "fair"), "qe_mv": ("QE EB+EE", "fair")}
+_QUADRATIC_LINES = {"qe_naive": ("QE EB", "naive"), "qe_eb": ("QE EB", "fair"), "qe_mv": ("QE EB+EE", "fair"),
+                    "iterated": ("QE", "passes")}  # fmt: skip
 _THEORY_LINES = {
     "kappa": ("C_L", "kappa"),
     "N0_EB": ("N0", "EB"),

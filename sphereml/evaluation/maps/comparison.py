@@ -16,7 +16,10 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
 * ``best``: by place (``flat``, ``sphere``, ``sphere_without_cuts``) and band the model or group that is above every
   other one (groups in place of their members) by two standard errors of the paired difference; null where none is.
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
-* ``other_targets``: by column ``models`` to ``spectra``, where there are several targets.
+* ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
+* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb``
+  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of
+  ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
 * ``power``: by model or group, on the sphere: ``ell``, C_ell of ``target``, ``prediction`` and ``residual``,
   ``transfer`` (C^tp / C^tt) with ``transfer_sem``, and ``amplitude`` (band -> ``{"mean", "sem"}``).
 * ``covariance``: by model or group ``bands`` and the ``correlation`` of their errors; ``latitude``: ``edges`` of |b| in
@@ -38,7 +41,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sphereml.data.store import Sky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
@@ -52,7 +55,7 @@ class Drawing:
     """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
 
     scores: Mapping[str, TargetScores]
-    sky: Sky
+    sky: ReadableSky
     patches: Mapping[str, np.ndarray]
     spheres: Mapping[str, np.ndarray]
     targets: np.ndarray

@@ -1,7 +1,8 @@
 """Held-out flat patches of the test region, and r of single Fourier modes on them.
 
-Conventions: patches are ``(n, size, size)``; windows hold what a pixel counts, 0 outside of the test region and where
-an interpolated pixel mixes in what lies outside.  Blocks are coarse HEALPix pixels that hold the patch centres.
+Conventions: patches are ``(n, size, size)``, with Q and U in their own axes ``(n, size, size, 2)``; windows hold what a
+pixel counts, 0 outside of the test region and where an interpolated pixel mixes in what lies outside.  Blocks are
+coarse HEALPix pixels that hold the patch centres.
 """
 
 from __future__ import annotations
@@ -69,6 +70,14 @@ class PatchScores:
     binned: np.ndarray
 
     @classmethod
+    def of(cls, modes: FlatModes, r: torch.Tensor, bands: Bands) -> PatchScores:
+        """From the correlation of every mode, ``(n, nmodes)``."""
+        flat = bands.chosen(PATCH_BANDS)
+        scores = dict(zip(flat, modes.band_mean(r, flat).numpy().T, strict=True))
+        kept = modes.bin_ell < max(bands.upper)
+        return cls(scores, modes.bin_ell[kept], modes.bin_mean(r).numpy()[:, kept])
+
+    @classmethod
     def mean(cls, scores: Sequence[PatchScores]) -> PatchScores:
         """The mean score of several models on each patch."""
         first = scores[0]
@@ -80,8 +89,4 @@ def score_patches(prediction: np.ndarray, target: np.ndarray, test: TestPatches,
     """Per-mode r of predicted patches ``(n, size, size)`` against the target's under the window."""
     modes = FlatModes(test.patch)
     predicted, true, window = (torch.from_numpy(x.astype(np.float64)) for x in (prediction, target, test.window))
-    r = modes.per_mode_r(predicted, true, window)
-    flat = bands.chosen(PATCH_BANDS)
-    scores = dict(zip(flat, modes.band_mean(r, flat).numpy().T, strict=True))
-    kept = modes.bin_ell < max(bands.upper)
-    return PatchScores(scores, modes.bin_ell[kept], modes.bin_mean(r).numpy()[:, kept])
+    return PatchScores.of(modes, modes.per_mode_r(predicted, true, window), bands)

@@ -26,22 +26,20 @@ _LATITUDE_BINS = 3
 
 def power(scores: SphereScores, bands: Bands) -> dict[str, Any]:
     """Spectra of one model with their transfer function, and the amplitude of each band; JSON-ready."""
-    ell, (target, cross, prediction) = scores.ell, scores.cl
+    ell, (target, cross, prediction) = scores.ell, scores.cl[0]
     binned = {"target": target, "prediction": prediction, "residual": target + prediction - 2 * cross}
-    rows = _bin(scores.cl_samples)
+    rows = _bin(scores.cl)
     transfer = rows[:, 1] / rows[:, 0]
-    main = _bin(scores.cl)
     amplitude, inside = {}, bands.clipped(int(ell[-1]), lmin=2)
     for name, (lo, hi) in inside.items():
         weight = (2 * ell + 1) * ((ell >= lo) & (ell < hi))
-        samples = scores.cl_samples[:, 1] @ weight / (scores.cl_samples[:, 0] @ weight)
-        value = float(cross @ weight / (target @ weight))
-        amplitude[name] = {"mean": value, "sem": float(jackknife_error(samples, scores.size))}
+        ratios = scores.cl[:, 1] @ weight / (scores.cl[:, 0] @ weight)
+        amplitude[name] = {"mean": float(ratios[0]), "sem": float(jackknife_error(ratios[1:], scores.size))}
     return {
         "ell": _bin(ell.astype(float)).tolist(),
         **{name: _bin(cl).tolist() for name, cl in binned.items()},
-        "transfer": (main[1] / main[0]).tolist(),
-        "transfer_sem": jackknife_error(transfer, scores.size).tolist(),
+        "transfer": transfer[0].tolist(),
+        "transfer_sem": jackknife_error(transfer[1:], scores.size).tolist(),
         "amplitude": amplitude,
     }
 

@@ -4,12 +4,14 @@ Flat: gnomonic test patches, r of single Fourier modes averaged over r50 and r15
 the patches themselves, everything else is projected onto them.  Standard errors are block jackknives over the coarse
 pixels that hold the patch centres, because patches overlap.  Sphere: pseudo-spectra of the full-sky maps under the
 test mask, ``r_ell = C^ab / sqrt(C^aa C^bb)`` averaged over the integers of a band (ell >= 2), their errors by leaving
-out one coarse pixel of the sky at a time; flat networks' maps are stitched to the sphere.
+out one coarse pixel of the sky at a time; flat networks' maps are stitched to the sphere.  Of Q and U those are the
+scores of E and of B (:mod:`sphereml.evaluation.maps.polarization`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from sphereml.config.schema import EvaluationConfig
 from sphereml.data.split_files import Split
 from sphereml.evaluation.maps.patches import PATCH_BANDS, PatchScores, TestPatches, score_patches
+from sphereml.evaluation.maps.polarization import PolarizedRegion, score_polarized_patches
 from sphereml.evaluation.maps.ranking import best_on_patches, best_on_sphere
 from sphereml.evaluation.maps.sphere import SphereScores, score_sphere
 from sphereml.evaluation.statistics import block_jackknife, jackknife_error, paired
@@ -55,32 +58,72 @@ def region_masks(evaluation: EvaluationConfig, split: Split) -> dict[str, np.nda
     }
 
 
+@dataclass(frozen=True, eq=False)
+class ScalarTruth:
+    """One target column ``(npix,)`` and the same on the test patches ``(n, size, size)``."""
+
+    held_out: HeldOut
+    sphere: np.ndarray
+    patches: np.ndarray
+
+    def score(self, sphere: np.ndarray, patches: np.ndarray) -> tuple[dict[str, SphereScores], PatchScores]:
+        """Scores of a prediction, by region of the sphere and on patches."""
+        known, evaluation = self.held_out, self.held_out.evaluation
+        regions = {
+            region: score_sphere(sphere, self.sphere, mask, known.bands, evaluation.block_nside)
+            for region, mask in known.masks.items()
+        }
+        return regions, score_patches(patches, self.patches, known.test, known.bands)
+
+
+@dataclass(frozen=True, eq=False)
+class PolarizedTruth:
+    """Q and U of the target ``(npix, 2)`` and on the test patches, with the intensity (zeros: unknown) ``(..., 1)``."""
+
+    held_out: HeldOut
+    sphere: np.ndarray
+    patches: np.ndarray
+    intensity: tuple[np.ndarray, np.ndarray]
+
+    @cached_property
+    def _regions(self) -> dict[str, PolarizedRegion]:
+        known = self.held_out
+        return {
+            name: PolarizedRegion(self.sphere, self.intensity[0], mask, known.bands, known.evaluation.block_nside)
+            for name, mask in known.masks.items()
+        }
+
+    def score(
+        self, sphere: np.ndarray, patches: np.ndarray
+    ) -> tuple[list[tuple[dict[str, SphereScores], PatchScores]], dict[str, Any]]:
+        """Scores of E and of B of a prediction, and what else is known of it (``polarization`` of a comparison)."""
+        found = {name: region.score(sphere) for name, region in self._regions.items()}
+        test, bands = self.held_out.test, self.held_out.bands
+        flat, facts = score_polarized_patches(patches, self.patches, self.intensity[1], test, bands)
+        both = [({name: one[0][i] for name, one in found.items()}, flat[i]) for i in range(2)]
+        return both, {REGION_KEYS[name]: one[1] for name, one in found.items()} | {"flat": facts}
+
+
 @dataclass(eq=False)
 class TargetScores:
-    """Scores of every model for one target column, in the order in which they are shown.
+    """Scores of every model for one target column, or E or B, in the order in which they are shown.
 
     Args:
-        target: of the whole sphere ``(npix,)`` and on the test patches ``(n, size, size)``.
         groups: names of means over models that differ in their seed alone, with those models; their scores stand with
             the others, under these names.
+        against: models that every other one is paired with; None: each with each.
     """
 
     held_out: HeldOut
-    target: tuple[np.ndarray, np.ndarray]
+    against: tuple[str, ...] | None = BASELINES
     patches: dict[str, PatchScores] = field(default_factory=dict)
     sphere: dict[str, dict[str, SphereScores]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, name: str, sphere: np.ndarray, patches: np.ndarray, **facts: Any) -> None:
-        """Score one model's full-sky map ``(npix,)`` and its patches ``(n, size, size)``."""
-        held_out = self.held_out
-        self.patches[name] = score_patches(patches, self.target[1], held_out.test, held_out.bands)
-        self.sphere[name] = {
-            region: score_sphere(sphere, self.target[0], mask, held_out.bands, held_out.evaluation.block_nside)
-            for region, mask in held_out.masks.items()
-        }
-        self.facts[name] = facts
+    def add(self, name: str, sphere: dict[str, SphereScores], patches: PatchScores, **facts: Any) -> None:
+        """Take one model's scores by region of the sphere and on patches."""
+        self.sphere[name], self.patches[name], self.facts[name] = sphere, patches, facts
 
     def add_mean(self, name: str, members: list[str]) -> None:
         """Score the mean of models that were added: the scores' mean, not the maps'."""
@@ -158,7 +201,8 @@ class TargetScores:
         return {**{band: wins.get(band, 0) for band in PATCH_BANDS}, "of": len(self.held_out.test.frames)}
 
     def _others(self, name: str) -> list[str]:
-        return [other for other in BASELINES if other in self.patches and other != name]
+        known = self.shown if self.against is None else self.against
+        return [other for other in known if other in self.patches and other != name]
 
     def _pairs(self, name: str) -> dict[str, Any]:
         """Differences to the baselines, patch by patch."""

@@ -2,12 +2,13 @@
 
 ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of mean-subtracted, masked maps (pseudo-spectra, 3 iterations), averaged
 over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each and
-use no iterations: their differences matter, not their values.
+use no iterations: their differences matter, not their values.  Of Q and U those are the r of E and of B, whose masked
+maps keep their means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,9 @@ class SphereScores:
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
     of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
-    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(3, lmax + 1)`` and ``cl_samples`` ``(1 + nblock, 3,
-    lmax + 1)`` are the C_ell behind them: target, target x prediction, prediction.
+    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(2 + nblock, 3, lmax + 1)`` are the pseudo-C_ell behind
+    them over the mean squared weight, in the order of :meth:`JackknifeMasks.measure`: target, target x prediction,
+    prediction.
     """
 
     ell: np.ndarray
@@ -37,7 +39,18 @@ class SphereScores:
     r_samples: np.ndarray
     size: np.ndarray
     cl: np.ndarray
-    cl_samples: np.ndarray
+
+    @classmethod
+    def of(
+        cls, cross: np.ndarray, one: np.ndarray, other: np.ndarray, bands: Bands, masks: JackknifeMasks
+    ) -> SphereScores:
+        """From spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made."""
+        rows = correlation(cross, one, other)
+        means = dict(zip(bands, band_mean(rows, bands).T, strict=True))
+        named = {name: float(values[0]) for name, values in means.items()}
+        samples = {name: values[1:] for name, values in means.items()}
+        cl = np.stack([one, cross, other], axis=1) / masks.mean_squares[:, None, None]
+        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size, cl)
 
     @classmethod
     def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
@@ -51,7 +64,6 @@ class SphereScores:
             np.mean([one.r_samples for one in scores], axis=0),
             first.size,
             np.mean([one.cl for one in scores], axis=0),
-            np.mean([one.cl_samples for one in scores], axis=0),
         )
 
     @property
@@ -84,31 +96,41 @@ def score_sphere(
     Raises:
         UserError: the blocks of the jackknife are finer than the map, or the mask lies in one of them.
     """
-    grid = HealpixGrid.of_size(mask.size)
-    lmax = min(bands.lmax + 1, grid.safe_lmax)
-    bands = bands.clipped(lmax, lmin=2)
+    masks = JackknifeMasks.of(mask, block_nside)
+    lmax = min(bands.lmax + 1, masks.grid.safe_lmax)
     maps = np.stack([target, prediction]).astype(np.float64)
-    cl = _spectra(maps, mask, lmax, iterations=3)
-    r = _correlation(cl)
-    named = dict(zip(bands, band_mean(r, bands).tolist(), strict=True))
-    blocks = superpixels(np.ones(mask.size), grid.nside, block_nside)
-    size = np.bincount(blocks, mask)
-    used = np.flatnonzero(size > 0)
-    if len(used) < 2:
-        raise UserError("the test region lies in one block of sky: no standard error", "raise evaluation.block_nside")
-    masks = [mask, *(np.where(blocks == block, 0.0, mask) for block in used)]
-    cl_rows = np.stack([_spectra(maps, kept, lmax, iterations=0) for kept in masks])
-    rows = _correlation(cl_rows)
-    samples = dict(zip(bands, band_mean(rows, bands).T, strict=True))
-    return SphereScores(np.arange(lmax + 1), r, named, samples, rows, size[used], cl, cl_rows)
+    spectra = masks.measure(lambda kept, iterations: masked_spectra(maps, kept, lmax=lmax, iterations=iterations))
+    return SphereScores.of(spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1], bands.clipped(lmax, lmin=2), masks)
 
 
-def _spectra(maps: np.ndarray, mask: np.ndarray, lmax: int, iterations: int) -> np.ndarray:
-    """Pseudo-spectra ``(3, lmax + 1)`` of target, target x prediction and prediction over the mean squared weight."""
-    spectra = masked_spectra(maps, mask, lmax=lmax, iterations=iterations)
-    return np.stack([spectra[0, 0], spectra[0, 1], spectra[1, 1]]) / np.mean(mask**2)
+@dataclass(frozen=True, eq=False)
+class JackknifeMasks:
+    """A mask ``(npix,)`` and the same without each block of sky, ``left`` ``(nblock, npix)`` of weights ``size``."""
 
+    whole: np.ndarray
+    left: np.ndarray
+    size: np.ndarray
 
-def _correlation(cl: np.ndarray) -> np.ndarray:
-    target, cross, prediction = np.moveaxis(cl, -2, 0)
-    return correlation(cross, target, prediction)
+    @classmethod
+    def of(cls, mask: np.ndarray, block_nside: int) -> JackknifeMasks:
+        """Blocks are pixels of ``block_nside``; raises UserError where the mask lies in one of them."""
+        blocks = superpixels(np.ones(mask.size), HealpixGrid.of_size(mask.size).nside, block_nside)
+        size = np.bincount(blocks, mask)
+        used = np.flatnonzero(size > 0)
+        if len(used) < 2:
+            what = "the test region lies in one block of sky: no standard error"
+            raise UserError(what, "raise evaluation.block_nside")
+        return cls(mask, np.where(blocks == used[:, None], 0.0, mask), size[used])
+
+    @property
+    def grid(self) -> HealpixGrid:
+        return HealpixGrid.of_size(self.whole.size)
+
+    @property
+    def mean_squares(self) -> np.ndarray:
+        """Mean squared weight of the masks in the order of :meth:`measure`, ``(2 + nblock,)``."""
+        return np.array([np.mean(one**2) for one in (self.whole, self.whole, *self.left)])
+
+    def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+        """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
+        return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in (self.whole, *self.left))])

@@ -11,27 +11,31 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.split_files import Split, read_split
-from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
 from sphereml.evaluation.maps.patches import draw_test_patches
 from sphereml.evaluation.maps.referee import covariance, latitudes, power, setting, training_facts
-from sphereml.evaluation.maps.scores import HeldOut, TargetScores, region_masks
+from sphereml.evaluation.maps.scores import HeldOut, PolarizedTruth, ScalarTruth, TargetScores, region_masks
 from sphereml.evaluation.protocol import Result, Study, StudyOptions
 from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.patches.sampling import sample_patches
 from sphereml.progress import counted
-from sphereml.sky.maps import SkyMap
+from sphereml.sky.fields import Field
 from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
 from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.templates.products import refuse_standing, write_sky_map
+from sphereml.templates.full_sky import predict_template
+from sphereml.templates.products import refuse_standing
 from sphereml.training.predictor import Prediction, Predictor
 from sphereml.training.runs import Run
+
+# On the whole sphere ``(npix, columns)`` and on the held-out patches ``(n, size, size, columns)``.
+_Maps = tuple[np.ndarray, np.ndarray]
 
 
 class MapStudy(Study):
@@ -72,35 +76,35 @@ class MapStudy(Study):
         return task
 
     @property
-    def sky(self) -> Sky:
-        return self.task.sky
+    def sky(self) -> ReadableSky:
+        return self.task.readable_sky
 
     @cached_property
     def predictors(self) -> dict[str, Predictor]:
-        given = {"sky": self.sky, "split": self.split}
+        given, say = {"sky": self.sky, "split": self.split}, self.options.say
         return {
-            self.names[run.folder]: Predictor(run, open_task(run.config, self.options.say, **given))
-            for run in self.runs
+            self.names[run.folder]: Predictor(run, open_task(run.config, say, **given), say=say) for run in self.runs
         }
 
     def predict(self, run: Run) -> Prediction:
         """The full-sky prediction of a run."""
         name = self.names[run.folder]
         if name not in self._predictions:
-            prediction = self.predictors[name].sphere(self.sky)
-            # Of the network's output, a correction to the first guess: far less of the map.
-            seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
-            self.options.say(f"{name}: full sky in {prediction.seconds:.1f} s{seam}")
-            self._predictions[name] = prediction
+            self._keep(name, self.predictors[name].sphere(self.sky))
         return self._predictions[name]
+
+    def _keep(self, name: str, prediction: Prediction) -> None:
+        # Of the network's output, a correction to the first guess: far less of the map.
+        seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
+        self.options.say(f"{name}: full sky in {prediction.seconds:.1f} s{seam}")
+        self._predictions[name] = prediction
 
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
         paths = [folder / f"{self.names[run.folder]}.fits" for run in self.runs]
         refuse_standing(paths, overwrite)
         for run, path in zip(self.runs, paths, strict=True):
-            header = self.predictors[self.names[run.folder]].header()
-            maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
-            write_sky_map(path, maps, overwrite=overwrite)
+            name = self.names[run.folder]
+            self._keep(name, predict_template(path, self.predictors[name], self.sky, overwrite))
         return paths
 
     @cached_property
@@ -129,26 +133,60 @@ class MapStudy(Study):
         return bands
 
     def measure(self) -> Comparison:
-        """Score every run on every target column."""
-        held_out, patch = self.held_out, self.task.patch
+        """Score every run on every target field."""
+        frames, patch, fields = self.held_out.test.frames, self.task.patch, self.sky.target_fields
         spheres = {self.names[run.folder]: self.predict(run).values for run in self.runs}
-        patches = {
-            name: self.predictors[name].patches(held_out.test.frames, sphere, self.sky)
-            for name, sphere in spheres.items()
-        }
-        targets = sample_patches(self.sky.targets, held_out.test.frames, patch)
-        names = [name for one in self.sky.target_fields for name in one.column_names]
-        scores = {}
-        for column, target in enumerate(names):
-            scores[target] = TargetScores(held_out, (self.sky.targets[:, column], targets[..., column]))
-            for run in counted(self.runs, f"{target}: scored", self.options.say):
-                name = self.names[run.folder]
-                values = spheres[name][:, column], patches[name][..., column]
-                scores[target].add(name, *values, **_facts(run, self.predict(run)))
-            for group, members in self.groups.items():
-                scores[target].add_mean(group, members)
+        patches = {name: self.predictors[name].patches(frames, sphere, self.sky) for name, sphere in spheres.items()}
+        targets = sample_patches(self.sky.targets, frames, patch, [one.spin for one in fields])
+        scores: dict[str, TargetScores] = {}
+        polarization: dict[str, Any] = {}
+        first = 0
+        for one in fields:
+            columns = slice(first, first + one.columns)
+            cut = {name: (spheres[name][:, columns], patches[name][..., columns]) for name in spheres}
+            truth = self.sky.targets[:, columns], targets[..., columns]
+            if one.spin == 2:
+                polarization |= self._score_polarization(one, truth, cut, scores)
+            else:
+                self._score_columns(one, truth, cut, scores)
+            first += one.columns
         drawing = Drawing(scores, self.sky, patches, spheres, targets)
-        return Comparison(_content(self, scores), drawing)
+        return Comparison(_content(self, scores) | polarization, drawing)
+
+    def _score_columns(self, one: Field, truth: _Maps, cut: dict[str, _Maps], scores: dict[str, TargetScores]) -> None:
+        """Add the scores of a scalar, or of each component of a vector, under its columns' names."""
+        for column, name in enumerate(one.column_names):
+            known = ScalarTruth(self.held_out, truth[0][:, column], truth[1][..., column])
+            scores[name] = TargetScores(self.held_out)
+            for run in counted(self.runs, f"{name}: scored", self.options.say):
+                model = self.names[run.folder]
+                sphere, patches = cut[model]
+                found = known.score(sphere[:, column], patches[..., column])
+                scores[name].add(model, *found, **_facts(run, self.predict(run)))
+            self._add_groups(scores[name])
+
+    def _score_polarization(
+        self, one: Field, truth: _Maps, cut: dict[str, _Maps], scores: dict[str, TargetScores]
+    ) -> dict[str, Any]:
+        """Add the scores of E and B, and return what else is known of the models' polarization."""
+        intensity = self.sky.intensity
+        intensity = np.zeros(self.sky.grid.npix, np.float32) if intensity is None else intensity
+        frames, patch = self.held_out.test.frames, self.task.patch
+        known = PolarizedTruth(self.held_out, *truth, (intensity, sample_patches(intensity, frames, patch)))
+        both = [scores.setdefault(name, TargetScores(self.held_out, None)) for name in one.parity_names]
+        facts = {}
+        for run in counted(self.runs, f"{one.name}: scored", self.options.say):
+            model = self.names[run.folder]
+            found, facts[model] = known.score(*cut[model])
+            for own, values in zip(both, found, strict=True):
+                own.add(model, *values, **_facts(run, self.predict(run)))
+        for own in both:
+            self._add_groups(own)
+        return {"polarization": facts}
+
+    def _add_groups(self, scores: TargetScores) -> None:
+        for group, members in self.groups.items():
+            scores.add_mean(group, members)
 
 
 def _without_repeats(runs: Sequence[Run], say: Say) -> list[Run]:

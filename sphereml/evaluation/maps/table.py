@@ -11,21 +11,26 @@ from sphereml.evaluation.terminal_tables import open_console, print_table
 
 
 def comparison_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print scores, paired significance and, when there, what marginalization leaves."""
+    """Print scores of every target, paired significance and, when there, what marginalization leaves."""
     console = console or open_console()
-    _print_scores(comparison, console)
+    others = comparison.get("other_targets") or {}
+    _print_scores(comparison, f"{comparison['target']}: " if others else "", console)
+    for name, scores in others.items():
+        _print_scores({**comparison, **scores}, f"{name}: ", console)
+    if "polarization" in comparison:
+        _print_polarization(comparison, console)
     if "marginalization" in comparison:
         _print_marginalization(comparison["marginalization"], console)
     for note in comparison["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)
 
 
-def _print_scores(comparison: Mapping[str, Any], console: Console) -> None:
+def _print_scores(comparison: Mapping[str, Any], target: str, console: Console) -> None:
     span = {name: f"{name}\n{lo:g}-{hi:g}" for name, (lo, hi) in comparison["ell_bands"].items()}
     flat = [band for band in ("r50", "r150") if band in span]
     sphere = [band for band in ("r_low", "r50", "r150") if band in span]
     cut = any("sphere_without_cuts" in model for model in comparison["models"].values())
-    title = f"held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)"
+    title = f"{target}held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)"
     headings = [
         "model",
         *(f"flat {span[band]}" for band in flat),
@@ -83,6 +88,30 @@ def _measured(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
+
+
+_QUANTITIES = {"ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+
+
+def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None:
+    """Ratios and correlations of the predictions on the sphere, and how far angles are off; the truth's own below."""
+    models, band = comparison["polarization"], "r50"
+    lo, hi = comparison["ell_bands"][band]
+    first = next(iter(models.values()))["sphere"]
+    known = {key: heading for key, heading in _QUANTITIES.items() if key in first}
+    edges = [one["fraction"] for one in first["angles"]]
+    title = (
+        f"polarization on the sphere, {lo:g}-{hi:g}; mean |angle off| in degrees (45: chance) by polarization fraction"
+    )
+    rows = []
+    for name, one in models.items():
+        values = [one["sphere"][key][band] for key in known]
+        angles = [f"{angle['mean']:.1f}±{angle['sem']:.1f}" for angle in one["sphere"]["angles"]]
+        rows.append([name, *(_measured(value["mean"], value["sem"]) for value in values), *angles])
+    truth = [first[f"true_{key}"][band] for key in known]
+    rows.append(["truth", *(_measured(value["mean"], value["sem"]) for value in truth), *("-" for _ in edges)])
+    headings = ["model", *known.values(), *(f"{start:.2g}-{end:.2g}" for start, end in edges)]
+    print_table(console, title, headings, rows)
 
 
 def _print_marginalization(result: Mapping[str, Any], console: Console) -> None:

@@ -1,0 +1,47 @@
+"""The forecast of r as a page and as a table in the terminal."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sphereml.data.whole_files import write_atomically
+from sphereml.evaluation.forecast.result import ForecastResult
+from sphereml.evaluation.pages import number, picture
+
+
+def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
+    """Write ``folder/report.html``; raises UserError when a figure is missing."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = number
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+    surveys = result.content["surveys"]
+    pictures = {name: picture(folder / "figures" / f"r_{name}.png", result.remake) for name in surveys}
+    style = Markup(files("sphereml.evaluation").joinpath("report.css").read_text())
+    page = template.render(style=style, content=result.content, rows=result.rows(), pictures=pictures)
+    return write_atomically(folder / "report.html", page.encode())
+
+
+def print_table(result: ForecastResult) -> None:
+    """Bias of r, its standard error and the stated error, by survey, template and method."""
+    table = Table(title="bias of r (error) and stated sigma", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("survey", "template", "method", "r", "bias", "sigma", "bias, carried", "sigma"):
+        table.add_column(heading, justify="left" if heading in ("survey", "template", "method") else "right")
+    for row in result.rows():
+        table.add_row(
+            *(str(row[key]) for key in ("survey", "template", "method", "r")),
+            f"{row['bias']:.4f} ({row['error']:.4f})",
+            f"{row['sigma']:.4f}",
+            f"{row['bias_with_uncertainty']:.4f} ({row['error_with_uncertainty']:.4f})",
+            f"{row['sigma_with_uncertainty']:.4f}",
+        )
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table)
+    for note in result.content["notes"]:
+        console.print(note, style="dim", highlight=False, soft_wrap=True)

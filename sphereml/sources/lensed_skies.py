@@ -1,0 +1,196 @@
+"""Whole lensed skies with what a network sees of them, stored sky by sky: features are dear and batches many.
+
+Conventions: a sky is a store (:mod:`sphereml.data.store`) whose inputs are the features of
+:class:`~sphereml.lensing.sky_features.SkyFeatures` and whose targets are kappa (to ``lmax_kappa``) and the unlensed E
+(to ``lmax_eb``, uK), NEST.  It is a function of (seed, number) and of everything that the folder's hash takes in.
+Signal and noise are drawn as a_lm, E and B deconvolved of the beam; Q and U are read at pixel centres.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sphereml import __version__
+from sphereml.config.lensing import Cosmology, LensingConfig
+from sphereml.data.holdings import refuse_full
+from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, refuse_unwritable, write_store
+from sphereml.errors import UserError
+from sphereml.harmonics.filters import multiply
+from sphereml.harmonics.rings import resize_alm
+from sphereml.harmonics.transforms import synthesis
+from sphereml.lensing.noise import NoiseModel
+from sphereml.lensing.observation import Observation
+from sphereml.lensing.reconstruction import Legs
+from sphereml.lensing.sky_features import SkyFeatures
+from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
+from sphereml.simulate.fields import draw_alm
+from sphereml.simulate.lensed_sky import draw_sky, lensed_alm
+from sphereml.simulate.lensing_store import sky_name, under_way
+from sphereml.sky.fields import Field, count_columns
+from sphereml.sky.grid import HealpixGrid
+
+TARGETS = {"kappa": Field("kappa"), "e": Field("E", "uK_CMB")}
+# Streams of one sky's seed; draw_sky takes those of (seed, sky, 0) and (seed, sky, 1).
+_NOISE_STREAM = 2
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SkyCampaign:
+    """What shapes every whole sky of an experiment; E and B up to ``lmax`` are lensed."""
+
+    nside: int
+    form: str
+    lmax: int
+    lmin: int
+    lmax_eb: int
+    lmax_kappa: int
+    noise: float
+    beam: float
+    spectra_lmax: int
+    seed: int
+    cosmology: Cosmology
+
+    @classmethod
+    def of(cls, config: LensingConfig, form: str) -> SkyCampaign:
+        names = ("nside", "lmax", "lmin", "lmax_eb", "noise", "beam", "spectra_lmax", "seed", "cosmology")
+        values = {name: getattr(config, name) for name in names}
+        return cls(form=form, lmax_kappa=config.lmax_kappa or config.lmax_eb, **values)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values: everything the stored values depend on."""
+        return asdict(self) | {"camb": version("camb"), "code": __version__, "store": FORMAT_VERSION}
+
+    @property
+    def name(self) -> str:
+        """Name of the campaign's folder."""
+        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
+        return f"lensing-sky-{digest[:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class LensedSkies:
+    """The skies of a campaign, made when they are first asked for.
+
+    Args:
+        fiducial: spectra that the filters know; CAMB's of the campaign's cosmology when None.
+    """
+
+    campaign: SkyCampaign
+    stores: Path
+    fiducial: CmbSpectra | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.stores / self.campaign.name
+
+    @cached_property
+    def spectra(self) -> CmbSpectra:
+        return self.fiducial or load_spectra(self.campaign.spectra_lmax, self.campaign.cosmology)
+
+    @cached_property
+    def observation(self) -> Observation:
+        campaign = self.campaign
+        return Observation(campaign.noise, campaign.beam, campaign.lmin, campaign.lmax_eb)
+
+    @cached_property
+    def features(self) -> SkyFeatures:
+        model = NoiseModel(self.spectra, self.observation, self.campaign.lmax_kappa)
+        return SkyFeatures(model, self.campaign.nside, self.campaign.form)
+
+    def simulate(self, number: int, spectra: CmbSpectra | None = None) -> Sky:
+        """A sky of the fiducial spectra or of others, whose features are those of the fiducial filters all the same."""
+        campaign, lmax = self.campaign, self.campaign.lmax_eb
+        sky = draw_sky(spectra or self.spectra, campaign.lmax, (campaign.seed, number))
+        e, b = lensed_alm(sky, lmax).astype(np.complex128) + self._noise(number)
+        ee = self.spectra.ee_lensed
+        wiener = multiply(e.copy(), self.observation.filtered(ee, ee, 1))
+        truth = (sky.kappa, campaign.lmax_kappa), (sky.e, lmax)
+        targets = [synthesis(resize_alm(alm, top).astype(complex), campaign.nside, top) for alm, top in truth]
+        return Sky(
+            HealpixGrid(campaign.nside),
+            self.features(Legs(e, b, wiener)),
+            np.stack(targets, axis=1).astype(np.float32),
+            self.features.fields,
+            tuple(TARGETS.values()),
+            provenance={"kind": "lensing, sphere", "files": campaign.name, "seed": [campaign.seed, number]},
+        )
+
+    def _noise(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([self.campaign.seed, number, _NOISE_STREAM])
+        power = self.observation.noise_spectrum()
+        return np.stack([draw_alm(power, rng) for _ in range(2)])
+
+    def prepare(self, numbers: Sequence[int], progress: Progress = lambda done, total: None) -> None:
+        """Make the skies that are not there yet; those under way in another process are left to it.
+
+        Raises:
+            UserError: no room on the disc, or a folder that cannot be written.
+        """
+        missing = [number for number in numbers if not (self.folder / sky_name(number)).exists()]
+        progress(0, len(missing))
+        if not missing:
+            return
+        refuse_unwritable(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        refuse_full(self.folder, len(missing) * self._bytes, f"simulating {len(missing)} skies", "data.stores=PATH")
+        for done, number in enumerate(missing, start=1):
+            with under_way(self.folder, number) as scratch:
+                if scratch is not None:
+                    write_store(scratch, self.simulate(number))
+            progress(done, len(missing))
+
+    @property
+    def _bytes(self) -> int:
+        columns = count_columns(self.features.fields) + len(TARGETS)
+        return 4 * columns * HealpixGrid(self.campaign.nside).npix
+
+    def sky(self, number: int) -> Sky:
+        """A whole sky, from its store; raises UserError when it is missing or damaged."""
+        return open_store(self._path(number))
+
+    def opened(self, number: int) -> StoredSky:
+        """A sky that is read tile by tile; raises UserError when it is missing."""
+        return StoredSky(self._path(number))
+
+    def _path(self, number: int) -> Path:
+        path = self.folder / sky_name(number)
+        if not path.exists():
+            mend = "give `sphereml simulate lensing` with the same experiment, or wait for the process that makes it"
+            raise UserError(f"the sky {path} is missing", mend)
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSky:
+    """A sky on disk, of which a tile takes a few chunks."""
+
+    path: Path
+
+    @cached_property
+    def _arrays(self) -> tuple[Any, Any]:
+        import zarr
+
+        open_dataset(self.path).close()  # refuses what is no store of ours
+        group = zarr.open_group(self.path, mode="r")
+        return group["inputs"], group["targets"]
+
+    def read(self, pixels: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets ``(npix, columns)`` of consecutive pixels.
+
+        Raises:
+            UserError: values are missing.
+        """
+        found = tuple(np.asarray(array[pixels]) for array in self._arrays)
+        if not all(np.isfinite(values).all() for values in found):
+            raise UserError(f"the store {self.path} is damaged", "remove it and prepare it again")
+        return found[0], found[1]
