@@ -18,6 +18,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sphereml data info stores/galaxy-0123abcd.zarr",
         "sphereml data info stores/galaxy-0123abcd.zarr --html sky.html --split north_south",
     ),
+    "data stokes": (
+        "sphereml data stokes cubes --out qu.fits",
+        "sphereml data stokes cubes --out local.fits --channels 10 30",
+    ),
     "simulate": (
         "sphereml simulate dust data.galaxy.nside=128",
         "sphereml simulate lensing lensing.skies=10 --only 0-4",
