@@ -21,7 +21,7 @@ VERBS = {
     "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
-    "predict": "write full-sky templates of trained models",
+    "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",

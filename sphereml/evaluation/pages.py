@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from markupsafe import Markup
 from sphereml.errors import UserError
 
 ABSENT = "–"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def open_environment(**filters: Callable[..., Any]) -> Environment:
@@ -43,8 +45,10 @@ def picture(path: Path, mend: str) -> dict[str, Any]:
         UserError: it is no PNG, or missing.
     """
     content = path.read_bytes() if path.is_file() else None
-    if content is None or not content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if content is None or not content.startswith(_SIGNATURE):
         raise UserError(f"{path} is {'missing' if content is None else 'no PNG picture'}", mend)
+    if not _is_whole(content):
+        raise UserError(f"{path} is damaged", mend)
     twin = path.parent / "dark" / path.name
     return embedded(content, twin.read_bytes() if twin.is_file() else None)
 
@@ -60,9 +64,10 @@ def _uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def links(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Name -> relative address of the files and folders below ``folder`` that are there."""
-    return {name: quote(name) for name in names if (folder / name).exists()}
+def links(folders: Iterable[Path], names: Iterable[str]) -> dict[str, str]:
+    """Name -> relative address of the files and folders that stand below one of ``folders``."""
+    folders = list(folders)
+    return {name: quote(name) for name in names if any((folder / name).exists() for folder in folders)}
 
 
 def facts(*groups: Mapping[str, Any] | None) -> dict[str, str]:
@@ -73,6 +78,18 @@ def facts(*groups: Mapping[str, Any] | None) -> dict[str, str]:
         for key, value in (group or {}).items()
         if isinstance(value, str | int | float)
     }
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether every chunk of a PNG (length, name, data, CRC-32 of name and data) is as it was written."""
+    place, name = len(_SIGNATURE), b""
+    while name != b"IEND" and place < len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        name, end = content[place + 4 : place + 8], place + 8 + size
+        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return False
+        place = end + 4
+    return name == b"IEND" and place == len(content)
 
 
 def is_finite(value: Any) -> bool:

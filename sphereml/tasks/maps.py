@@ -53,6 +53,13 @@ class MapScaling:
     target_mean: list[float]
     target_std: list[float]
 
+    def __post_init__(self) -> None:
+        columns = count_columns(self.output_fields)
+        if len(self.feature_mean) != len(self.feature_std):
+            raise ValueError("features have as many means as deviations")
+        if not len(self.target_mean) == len(self.target_std) == columns:
+            raise ValueError(f"targets have a mean and a deviation for each of {columns} columns")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -76,16 +76,19 @@ class Comparison(Result):
 
         A marginalization that the folder already holds of the same runs is kept.
         """
-        if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
+        self.remember(Path(folder))
+        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
+        write_atomically(Path(folder) / "comparison.nc", bytes(self.to_xarray().to_netcdf(engine="scipy")))
+        return super().save(folder)
+
+    def remember(self, folder: Path) -> None:
+        if "marginalization" not in self.content and (folder / self.file).is_file():
             try:
                 known = Comparison.load(folder).content
             except UserError:
                 known = {}
             if "marginalization" in known and _runs(known) == _runs(self.content):
                 self.content["marginalization"] = known["marginalization"]
-        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
-        write_atomically(Path(folder) / "comparison.nc", bytes(self.to_xarray().to_netcdf(engine="scipy")))
-        return super().save(folder)
 
     def _csv(self) -> str:
         rows, text = self.rows(), io.StringIO()
@@ -109,10 +112,10 @@ class Comparison(Result):
             return sorted((folder / "figures").glob("*.png"))
         return draw_figures(self.drawing, self.content, folder)
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.maps.report import write_report
 
-        return write_report(self, folder)
+        return write_report(self, folder, home)
 
     def table(self) -> None:
         from sphereml.evaluation.maps.table import comparison_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import sealed_json, write_atomically
 from sphereml.evaluation.maps.comparison import Drawing
 from sphereml.evaluation.maps.scores import BASELINES, TargetScores
 from sphereml.evaluation.statistics import block_jackknife
@@ -101,7 +100,7 @@ def _write(drawn: Drawn, folder: Path) -> list[Path]:
         if old.stem not in drawn:
             old.unlink()
     paths = [write_pair(figure, folder / f"{name}.png") for name, (figure, _) in drawn.items()]
-    write_atomically(folder / "captions.json", json.dumps(captions, indent=1).encode())
+    write_atomically(folder / "captions.json", sealed_json(captions))
     return paths
 
 

@@ -9,25 +9,27 @@ by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.pages import ABSENT, facts, is_finite, links, number, open_environment, picture
+from sphereml.evaluation.protocol import read_json
 
 _REMAKE = Comparison.remake
 
 
-def write_report(comparison: Comparison, folder: Path | str) -> Path:
+def write_report(comparison: Comparison, folder: Path | str, home: Path | None = None) -> Path:
     """Write ``folder/report.html`` from a comparison and the figures that stand in the folder.
+
+    Args:
+        home: where the page will stand, when ``folder`` is taken there; it links to files of both.
 
     Returns:
         The path of the report.
@@ -35,7 +37,9 @@ def write_report(comparison: Comparison, folder: Path | str) -> Path:
         UserError: a figure is no PNG, or the folder cannot be written.
     """
     folder = Path(folder)
-    page = render(comparison.content, _figures(folder / "figures"), _files(comparison.content, folder))
+    page = render(
+        comparison.content, _figures(folder / "figures"), _files(comparison.content, (folder, home or folder))
+    )
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -75,12 +79,12 @@ def _model_of(figure: str, models: Mapping[str, Any]) -> str:
     return next((name for name in models if figure in (f"sky_{name}", f"residual_{name}")), "")
 
 
-def _files(comparison: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _files(comparison: Mapping[str, Any], folders: Iterable[Path]) -> dict[str, str]:
     """Files beside the page: numbers, templates, and each run's configuration, card and weights."""
     names = ["comparison.json", "comparison.csv", "comparison.nc"]
     names += [f"templates/{name}.fits" for name in comparison["models"]]
     names += [f"{model.get('run')}/config.json" for model in comparison["models"].values() if model.get("run")]
-    return links(folder, names)
+    return links(folders, names)
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
@@ -94,10 +98,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
 def _captions(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        return {Path(str(name)).stem: str(text) for name, text in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({error})", "it maps figure names to captions") from None
+    return {Path(name).stem: str(text) for name, text in read_json(path, "it maps figure names to captions").items()}
 
 
 def _experiment(experiment: Any) -> dict[str, str]:
