@@ -1,4 +1,4 @@
-"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products of the manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products, their files here, and stores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stokes = actions.add_parser("stokes", help="sum Clark & Hensley's Stokes cubes (HDF5, IAU) into a map (COSMO)")
     stokes.add_argument("folder", type=Path, metavar="FOLDER", help="holds I_v_*.h5, Q_v_*.h5 and U_v_*.h5")
     stokes.add_argument("--out", type=Path, required=True, metavar="FITS", help="I, Q and U in K km/s")
-    stokes.add_argument("--channels", type=int, nargs=2, default=[], metavar=("FIRST", "LAST"), help="from 0 (all)")
+    stokes.add_argument(
+        "--channels",
+        type=int,
+        nargs=2,
+        default=[],
+        metavar=("FIRST", "LAST"),
+        help="first and last channel, from 0 (default: all)",
+    )
     stokes.add_argument("--overwrite", action="store_true", help="replace an existing file")
     clean = actions.add_parser("clean", help="remove prepared stores that nothing reads any more")
     clean.add_argument("folder", nargs="?", type=Path, default=Path("stores"), help="of stores (default: stores)")

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sphereml data info stores/galaxy-0123abcd.zarr",
         "sphereml data info stores/galaxy-0123abcd.zarr --html sky.html --split north_south",
     ),
+    "data clean": ("sphereml data clean", "sphereml data clean /scratch/stores --all"),
     "data stokes": (
         "sphereml data stokes cubes --out qu.fits",
         "sphereml data stokes cubes --out local.fits --channels 10 30",

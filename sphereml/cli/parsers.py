@@ -49,6 +49,13 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=_WIDTH)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs are wrapped, examples (two spaces in) stand as they are."""
+        wrapped: dict[str, Any] = {"width": width, "initial_indent": indent, "subsequent_indent": indent}
+        return "\n".join(
+            line if line.startswith("  ") else textwrap.fill(line, **wrapped) for line in text.splitlines()
+        )
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
         unsaid = action.default not in (None, "", argparse.SUPPRESS) and not isinstance(action.default, bool | list)
@@ -118,8 +125,7 @@ def _finish(parser: argparse.ArgumentParser, verb: str) -> None:
     common.add_argument("--quiet", "-q", action="store_true", help="answers and errors only, no progress")
     what = "seconds since the start beside progress, and the cause beneath a refusal"
     common.add_argument("--verbose", "-v", action="store_true", help=what)
-    parser.description = textwrap.fill(parser.description or "", _WIDTH)
-    told = textwrap.fill(parser.epilog, _WIDTH) + "\n\n" if parser.epilog else ""
+    told = f"{parser.epilog}\n\n" if parser.epilog else ""
     name = parser.prog.removeprefix("sphereml ")
     lines = [textwrap.indent(example, "  ") for example in EXAMPLES.get(name, ())]
     parser.epilog = told + "\n".join(["examples:", *lines] if lines else [])
