@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,24 +35,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map of Q and U")
     parser.add_argument("--unit", default="", help="unit of Q and U, when their file states none")
-    parser.add_argument("--noise", type=float, help="of Q and U, uK-arcmin (default 1, or that of the depth)")
-    parser.add_argument("--beam", type=float, default=1.0, help="FWHM, arcmin (default 1)")
-    parser.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
-    parser.add_argument("--lmin-b", type=int, default=0, help="of B alone, e.g. 300 to delens below (default lmin)")
-    parser.add_argument("--lmax", type=int, help="of E and B (default 2 nside, at most 3000)")
-    parser.add_argument("--lmax-kappa", type=int, help="highest L of kappa (default lmax)")
+    parser.add_argument("--noise", type=float, help="noise of Q and U, uK-arcmin (default 1, or that of the depth)")
+    parser.add_argument("--beam", type=float, default=1.0, help="FWHM of the beam, arcmin (default 1)")
+    parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
+    parser.add_argument(
+        "--lmin-b", type=int, default=0, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)"
+    )
+    parser.add_argument("--lmax", type=int, help="highest multipole of E and B (default 2 nside, at most 3000)")
+    parser.add_argument("--lmax-kappa", type=int, help="highest multipole of kappa (default --lmax)")
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
     parser.add_argument("--pixel-window", action="store_true", help="the maps are averages over their pixels")
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
     masked.add_argument("--depth", metavar="FITS", help="noise of Q and U in every pixel, uK-arcmin")
-    masked.add_argument("--tolerance", type=float, default=1e-4, help="of the filter (default 1e-4)")
-    masked.add_argument("--mean-field", type=int, default=0, metavar="N", help="simulations of mean field and response")
-    masked.add_argument("--seed", type=int, default=1, help="of the simulations (default 1)")
+    masked.add_argument(
+        "--tolerance", type=float, default=1e-4, help="relative residual at which the filter stops (default 1e-4)"
+    )
+    masked.add_argument(
+        "--mean-field",
+        type=int,
+        default=0,
+        metavar="N",
+        help="simulations of mean field and response (default 0: none)",
+    )
+    masked.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="FITS", help="kappa with N0, response, filters, mean field")
     output.add_argument("--e-out", metavar="FITS", help="the most likely E, for `sphereml lensing template`")
-    output.add_argument("--overwrite", action="store_true")
+    output.add_argument("--overwrite", action="store_true", help="replace existing files")
     output.add_argument("--json", action="store_true", help="one JSON object; null where N0 is infinite")
     parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
@@ -74,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     observed, frame = _read(options)
     settings, npix = _settings(options), observed.maps.shape[1]
     settings.reconstruction(npix, observed.weights, observed.depth, _no_spectra())  # refuses before CAMB runs
-    made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
+    made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), tell)
     del observed
     kappa = KappaMap(made, HealpixGrid.of_size(npix).nside, frame)
     _write(kappa, products)
@@ -125,7 +135,7 @@ def _read(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
     maps *= conversion_factor(field.unit, "uK_CMB")
     observed, lost = ObservedMaps(maps, _mask(options, field), _depth(options, field)).without_gaps()
     if lost:
-        _note(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0", options)
+        tell(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0")
     return observed, field.frame
 
 
@@ -158,20 +168,6 @@ def _depth(options: argparse.Namespace, field: FieldMaps) -> np.ndarray | None:
 def _refuse_frame(name: str, own: str, frame: str) -> None:
     if own != frame:
         raise UserError(f"{name} is in the frame {own}, the map in {frame}", "bring both to one frame")
-
-
-def _progress(options: argparse.Namespace) -> Any:
-    return lambda line: _note(line, options)
-
-
-def _note(line: str, options: argparse.Namespace) -> None:
-    """A line for the user, on the error stream where the output is JSON."""
-    import sys
-
-    if options.json:
-        print(line, file=sys.stderr, flush=True)
-    else:
-        say(line)
 
 
 def _write(kappa: KappaMap, products: list[Path]) -> None:

@@ -14,6 +14,7 @@ from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.setting import Setting, settings_of
 from sphereml.evaluation.protocol import Result, Study
+from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names
 
 
@@ -54,6 +55,7 @@ class LensingStudy(Study):
             content["responses"] = _json(main.responses("omega_c" not in skip))
         if "delensing" not in skip and (templates := main.delensing()):
             content["delensing"] = templates
+        content["provenance"] = provenance()
         content["paper"], content["notes"] = PAPER, notes_of(main, self.settings, content, skip)
         return LensingResult(content, main)
 

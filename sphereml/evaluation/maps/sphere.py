@@ -27,7 +27,9 @@ class SphereScores:
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
     of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
-    ``size`` ``(nblock,)`` the weight of each block.
+    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(2 + nblock, 3, lmax + 1)`` are the pseudo-C_ell behind
+    them over the mean squared weight, in the order of :meth:`JackknifeMasks.measure`: target, target x prediction,
+    prediction.
     """
 
     ell: np.ndarray
@@ -36,6 +38,7 @@ class SphereScores:
     samples: dict[str, np.ndarray]
     r_samples: np.ndarray
     size: np.ndarray
+    cl: np.ndarray
 
     @classmethod
     def of(
@@ -46,7 +49,8 @@ class SphereScores:
         means = dict(zip(bands, band_mean(rows, bands).T, strict=True))
         named = {name: float(values[0]) for name, values in means.items()}
         samples = {name: values[1:] for name, values in means.items()}
-        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size)
+        cl = np.stack([one, cross, other], axis=1) / masks.mean_squares[:, None, None]
+        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size, cl)
 
     @classmethod
     def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
@@ -59,6 +63,7 @@ class SphereScores:
             {name: np.mean([one.samples[name] for one in scores], axis=0) for name in first.samples},
             np.mean([one.r_samples for one in scores], axis=0),
             first.size,
+            np.mean([one.cl for one in scores], axis=0),
         )
 
     @property
@@ -120,6 +125,11 @@ class JackknifeMasks:
     @property
     def grid(self) -> HealpixGrid:
         return HealpixGrid.of_size(self.whole.size)
+
+    @property
+    def mean_squares(self) -> np.ndarray:
+        """Mean squared weight of the masks in the order of :meth:`measure`, ``(2 + nblock,)``."""
+        return np.array([np.mean(one**2) for one in (self.whole, self.whole, *self.left)])
 
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
