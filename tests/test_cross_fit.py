@@ -106,7 +106,7 @@ def test_errors_add_what_an_ensemble_misses():
     rng = np.random.default_rng(0)
     values = rng.exponential(10, (20_000, 1)) + 1
     truth, scatter = values + 0.2 * values * rng.standard_normal(values.shape), np.full_like(values, 0.01)
-    model = ErrorModel.fit(values, scatter, truth)
+    model = ErrorModel.fit(values, scatter, truth, np.ones(len(values)))
     sigma, usual = np.sqrt(model.variance(values, scatter)), (values[:, 0] > 3) & (values[:, 0] < 60)
     np.testing.assert_allclose(sigma[usual], 0.2 * values[usual, 0], rtol=0.2)
     found = coverage(truth - values, sigma, np.ones(len(values), bool))

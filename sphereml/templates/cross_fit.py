@@ -37,6 +37,8 @@ from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run
 
 FOLDER = "cross_fit"
+# Width of the bands of latitude in which held-out pixels are told apart, degrees.
+_LATITUDES = 7.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,17 @@ class CrossFit:
         faint, where ``split.sky_fraction`` and no mask says so).
         """
         return (self.kept > 0) & ~self.tasks[fold][0].learning_pixels & (self.weights[fold] == 0)
+
+    def representation(self, fold: int) -> np.ndarray:
+        """What each held-out pixel counts for the errors of a fold, ``(npix,)``: so that latitudes count as in its lune.
+
+        A buffer is as wide at the poles, where it is all that there is, as at the equator.
+        """
+        _, lat = self.sky.grid.lonlat()
+        band = ((lat + 90) / _LATITUDES).astype(int)
+        own = np.bincount(band, self.kept * self.weights[fold], minlength=int(180 / _LATITUDES) + 1)
+        held_out = self.held_out(fold)
+        return np.where(held_out, (own / np.maximum(np.bincount(band, held_out, minlength=len(own)), 1))[band], 0.0)
 
     def train(self, options: FitOptions | None = None) -> list[list[Run]]:
         """The finished runs of every fold, trained where they are not; an interrupted one is gone on with.
