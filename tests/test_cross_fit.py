@@ -17,6 +17,8 @@ from sphereml.config.schema import CrossFitConfig
 from sphereml.data.splits import lune
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
+from sphereml.evaluation.protocol import load_result
+from sphereml.filaments.derivatives import second_derivatives
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc, near
@@ -59,6 +61,23 @@ def test_no_pixel_knows_its_own_target(tmp_path, model, faintest):
         assert np.abs(after.maps.values - before.maps.values)[~changed].max() > 0
         if changed is inside and faintest == "null":
             np.testing.assert_array_equal(after.sigma[changed], before.sigma[changed])
+
+
+def test_polarization_is_joined_in_its_frame(tmp_path, sky16):
+    """Q and U of folds add up with weights alone; they share one sigma, and r is that of E and B."""
+    amplitudes = second_derivatives(sky16.inputs, [7.0])
+    targets = (amplitudes * np.array([3.0, 1.0, 2.0, 0.5])[:, None]).sum(axis=1).astype(np.float32)
+    noise = np.random.default_rng(3).normal(0, 0.1 * targets.std(), targets.shape)
+    sky = replace(sky16, targets=(targets + noise).astype(np.float32), target_fields=(Field("P", "uK_RJ", spin=2),))
+    words = ["task=dust_polarization", "dust_polarization.derivatives=7", "split.sky_fraction=null"]
+    result = made(plan_of("linear", sky, tmp_path, FOLDS, *words))
+    assert result.maps.column_names == ("Q", "U") and result.sigma.shape == (sky.grid.npix, 1)
+    assert np.std(result.maps.values - targets) < 0.2 * targets.std()
+    assert coverage(noise, result.sigma[:, 0], result.kept > 0)["within_1_sigma"] == pytest.approx(0.68, abs=0.06)
+    (path,) = result.write(tmp_path / "qu.fits")
+    with fits.open(path) as file:
+        assert file[1].header["POLCCONV"] == "COSMO" and file["SIGMA"].columns.names == ["SIGMA_P"]
+        assert (file["R_BAND"].data["R_E"] > 0.5).all() and (file["R_BAND"].data["R_B"] > 0.5).all()
 
 
 def test_training_pixels_keep_their_distance(tmp_path, sky16):
@@ -163,3 +182,29 @@ def test_an_ordinary_template_says_where_it_saw_its_target(tmp_path_factory, tmp
         assert (header["CHOSEN"] > 0) == (DEMO_MODELS[model] != "none") and header["HELDOUT"] > 0
     done("predict", place.study, *GALAXY, "data.galaxy.seed=5", "--out", tmp_path / "other")
     assert fits.getheader(tmp_path / "other" / "linear.fits", 1)["FITTED"] == "other sky"
+
+
+def test_the_study_finds_a_cmb_where_it_was_learnt(tmp_path):
+    """A linear model of eight channels takes some of the CMB's lowest modes from its target, and cross-fitted none.
+
+    What buffers leave of the CMB's largest modes is below zero: they sum to what the mask's sky sums to.
+    """
+    words = [
+        *GALAXY,
+        "models=[linear]",
+        "evaluation.cross_fit={folds: 3, edges: [2, 15, 30, 65], cmb_strengths: [0.3]}",
+    ]
+    done("study", "cross_fit", *words, f"output={tmp_path}", f"data.stores={tmp_path / 'stores'}")
+    folder = tmp_path / "cross_fit_quick"
+    result = load_result(folder)
+    rows = {(row["kind"], row["lo"]): row for row in result.rows()}
+    assert rows["in_sample", 2]["transfer"] > 2 * rows["in_sample", 2]["error"]
+    assert all(abs(rows["cross_fitted", lo]["sigmas"]) < 4 for lo in (15, 30))
+    covered = {row["sky"]: row for row in result.coverage_rows()}
+    assert set(covered) == {"own sky", "another Galaxy", "twice the noise"}
+    assert 0.55 < covered["own sky"]["within_1_sigma"] < 0.8
+    assert (folder / "report.html").is_file() and (folder / "figures" / "transfer.png").is_file()
+    assert (
+        "already trained"
+        in done("study", "cross_fit", *words, f"output={tmp_path}", f"data.stores={tmp_path / 'stores'}").out
+    )

@@ -138,7 +138,7 @@ class CrossFit:
         return (self.kept > 0) & ~self.tasks[fold][0].learning_pixels & (self.weights[fold] == 0)
 
     def representation(self, fold: int) -> np.ndarray:
-        """What each held-out pixel counts for the errors of a fold, ``(npix,)``: so that latitudes count as in its lune.
+        """What each held-out pixel counts for a fold's errors, ``(npix,)``: latitudes count as they do in its lune.
 
         A buffer is as wide at the poles, where it is all that there is, as at the equator.
         """
