@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -139,7 +140,10 @@ def _run(words: list[str]) -> int:
         return _stopped(verb, stop)
     except RecursionError:
         return _refused(UserError("a file is nested too deeply", "give one that is not"))
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # torch has no exception of its own for a CPU without memory.
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
         return _refused(UserError(f"there is not enough memory ({error})", "ask for less, or use a larger machine"))
     except OSError as error:
         if error.errno not in _OF_THE_DISC:

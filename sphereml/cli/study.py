@@ -21,6 +21,7 @@ _USUAL = {
     "lensing": "experiment=lensing_small",
     "dust": "experiment=dust_demo",
     "cross_fit": "experiment=cross_fit_quick",
+    "r_forecast": "experiment=r_forecast",
 }
 
 
