@@ -102,7 +102,7 @@ def test_what_sees_too_much_is_refused(tmp_path, sky16):
         _ = plan_of("unet_sphere", sky16, tmp_path).buffer
     with pytest.raises(UserError, match=r"a buffer of 3 degrees is less than .* join \(6\): give 6.0 or more"):
         _ = plan_of("linear", sky16, tmp_path, replace(FOLDS, buffer=3.0)).buffer
-    with pytest.raises(UserError, match="lensing lives on patches"):
+    with pytest.raises(UserError, match="lensing has no full sky"):
         _ = CrossFit(compose(["experiment=lensing_quick"]), tmp_path, FOLDS).task
 
 
