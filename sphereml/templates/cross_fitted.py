@@ -147,7 +147,9 @@ def _fit_errors(plan: CrossFit, number: int, fold: FoldPrediction) -> list[Error
         what = f"fold {number} has {pixels.sum()} held-out pixels to measure its errors on"
         raise UserError(what, "raise evaluation.cross_fit.buffer, or use maps of a higher Nside")
     parts = (fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels])
-    return [ErrorModel.fit(*(part[:, columns] for part in parts)) for _, columns in _columns(plan.sky.target_fields)]
+    weight = plan.representation(number)[pixels]
+    fields = _columns(plan.sky.target_fields)
+    return [ErrorModel.fit(*(part[:, columns] for part in parts), weight) for _, columns in fields]
 
 
 def _joined(
