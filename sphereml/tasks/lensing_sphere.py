@@ -199,7 +199,9 @@ class TileSource:
         features, base, target = (
             torch.from_numpy(values).to(device) for values in (columns.features, columns.base, columns.target)
         )
-        return Batch(HealpixSky.of(region), columns.channels, features, base, None, target, torch.ones_like(target[..., 0]))
+        return Batch(
+            HealpixSky.of(region), columns.channels, features, base, None, target, torch.ones_like(target[..., 0])
+        )
 
     @staticmethod
     def _read(sky: StoredSky, region: Region) -> tuple[np.ndarray, np.ndarray]:

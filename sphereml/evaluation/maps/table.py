@@ -99,7 +99,7 @@ def _measured(value: float | None, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
 
 
-_QUANTITIES = {"ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+_QUANTITIES = {"left_ee": "EE left", "left_bb": "BB left", "ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
 
 
 def _polarization(comparison: Mapping[str, Any]) -> Table:
@@ -119,8 +119,8 @@ def _polarization(comparison: Mapping[str, Any]) -> Table:
         values = [one["sphere"][key][band] for key in known]
         angles = [f"{angle['mean']:.1f}±{angle['sem']:.1f}" for angle in one["sphere"]["angles"]]
         table.add_row(name, *(_measured(value["mean"], value["sem"]) for value in values), *angles)
-    truth = [first[f"true_{key}"][band] for key in known]
-    table.add_row("truth", *(_measured(value["mean"], value["sem"]) for value in truth), *("-" for _ in edges))
+    truth = [first.get(f"true_{key}", {}).get(band, {}) for key in known]
+    table.add_row("truth", *(_measured(one.get("mean"), one.get("sem")) for one in truth), *("-" for _ in edges))
     return table
 
 
