@@ -13,13 +13,16 @@ import torch
 from conftest import synthetic_sky
 
 from sphereml.config.compose import compose
+from sphereml.data.finished_pieces import FinishedPieces, pieces_of
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
-from sphereml.data.store import Sky, column
+from sphereml.data.store import Sky, column, write_store
 from sphereml.errors import UserError
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.rotations import frame_at
 from sphereml.tasks.dust import DustTask
+from sphereml.templates.full_sky import predict_templates
 from sphereml.training.fit import fit_task
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.predictor import Predictor
@@ -67,7 +70,7 @@ def copied(run: Run, folder: Path, weights: dict[str, torch.Tensor]) -> Run:
     return copy
 
 
-def full_sky(run: Run, sky: Sky, tile_side: int = 256) -> tuple[np.ndarray, float | None]:
+def full_sky(run: Run, sky: ReadableSky, tile_side: int = 256) -> tuple[np.ndarray, float | None]:
     """The one predicted map ``(npix,)`` and its seam."""
     prediction = Predictor(run, tile_side=tile_side).sphere(sky)
     assert prediction.values.shape == (sky.grid.npix, 1) and prediction.values.dtype == np.float32
@@ -164,3 +167,67 @@ def test_prediction_by_tiles_is_the_same(name, trained, sky32, tolerance):
     run = trained(name)
     whole, tiled = (full_sky(run, sky32, tile_side=side)[0] for side in (256, 16))
     assert np.abs(tiled - whole).max() < tolerance(torch.float32, "network") * whole.std()
+
+
+@pytest.fixture(scope="module")
+def stored32(sky32: Sky, tmp_path_factory) -> SkyOnDisk:
+    return SkyOnDisk.open(write_store(tmp_path_factory.mktemp("stores") / "sky.zarr", sky32))
+
+
+@pytest.mark.parametrize("model", ["unet_sphere", "unet_oriented", "unet_flat", "unet_sphere_plain", "linear"])
+def test_a_sky_read_from_its_store_is_predicted_the_same(trained, sky32, stored32, model):
+    """Rows are read tile by tile or patch by patch, and every number is that of the sky in memory."""
+    run = trained(model)
+    for side in (64, 16):
+        (ours, seam), (theirs, other) = (full_sky(run, sky, tile_side=side) for sky in (stored32, sky32))
+        np.testing.assert_array_equal(ours, theirs)
+        assert seam == other
+    frames = frame_at(np.array([30.0, 200.0]), np.array([-50.0, -35.0]), np.array([10.0, 250.0]))
+    one, two = (Predictor(run).patches(frames, theirs[:, None], sky) for sky in (stored32, sky32))
+    np.testing.assert_array_equal(one, two)
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+@pytest.mark.parametrize("model", ["unet_sphere", "unet_flat"])
+def test_a_killed_prediction_goes_on_to_the_same_bytes(trained, stored32, tmp_path, monkeypatch, model):
+    run, whole, made = trained(model), tmp_path / "whole.fits", tmp_path / "made.fits"
+    predictor = Predictor(run, tile_side=16)
+    predict_templates(tmp_path, {"whole": predictor}, stored32)
+    keep, count = FinishedPieces.get, 0
+
+    def stopping(self: FinishedPieces, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count > 20:
+            raise Killed
+        return keep(self, name, make)
+
+    monkeypatch.setattr(FinishedPieces, "get", stopping)
+    with pytest.raises(Killed):
+        predict_templates(tmp_path, {"made": predictor}, stored32)
+    monkeypatch.undo()
+    pieces = sorted((tmp_path / ".made.fits.partial").glob("*.piece"))
+    assert not made.exists() and len(pieces) == 20
+    pieces[3].write_bytes(pieces[3].read_bytes()[:-4] + b"junk")  # made again, as its checksum says
+    lines: list[str] = []
+    predict_templates(tmp_path, {"made": replace(predictor, say=lines.append)}, stored32)
+    assert made.read_bytes() == whole.read_bytes() and lines
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_pieces_of_other_weights_are_not_used(trained, stored32, tmp_path):
+    path = tmp_path / "made.fits"
+    with pytest.raises(Killed), pieces_of(path, {"weights": "a"}) as kept:
+        kept.get("one", lambda: np.zeros(3))
+        raise Killed
+    with pytest.raises(Killed), pieces_of(path, {"weights": "a"}) as kept:
+        assert kept.get("one", lambda: np.ones(3)).tolist() == [0, 0, 0]
+        with pytest.raises(UserError, match="another process makes"), pieces_of(path, {"weights": "a"}):
+            pass
+        raise Killed
+    with pieces_of(path, {"weights": "b"}) as kept:
+        assert kept.get("one", lambda: np.ones(3)).tolist() == [1, 1, 1]
+    assert list(tmp_path.iterdir()) == []

@@ -24,8 +24,19 @@ def run(options: argparse.Namespace) -> None:
         say(f"{finished.name}: {finished.folder}  ({finished.manifest()['seconds_train']:.1f} s)")
 
 
+def _refuse_unreadable(configs: Sequence[ExperimentConfig]) -> None:
+    """Read the maps of one's own before torch is imported: what is wrong with them is told at once."""
+    from sphereml.config.tasks import is_used
+    from sphereml.sources.sky import load_sky
+
+    for config in configs:
+        if config.data.kind != "galaxy" and is_used(config.task, "data.kind"):
+            load_sky(config.data, say)
+
+
 def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: bool) -> list[Run]:
     """The finished runs of all configurations; what one of them cannot have is refused before the first is trained."""
+    _refuse_unreadable(configs)
     from sphereml.tasks import open_task
     from sphereml.training.fit import fit_task, warn
     from sphereml.training.lifecycle import FitOptions

@@ -3,15 +3,16 @@
 Conventions: pixels are NEST, frame Galactic, so a chunk of the pixel axis is one superpixel (64 x 64 pixels, or a base
 pixel on coarser grids) with all its channels: a tile or a patch reads few chunks.  Every variable has its ``units``;
 velocities are LSR km/s.  The attribute ``provenance`` is JSON without dates: the same sky makes the same bytes.
-Float chunks that are absent read as NaN, which is how a damaged store is noticed.
+A damaged store is noticed: chunks carry a CRC-32C, the attributes the SHA-256 of all metadata, and absent float chunks
+read as NaN.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -21,18 +22,21 @@ from typing import Any
 import numpy as np
 import xarray
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from sphereml.data.whole_files import json_digest, scratch_beside
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
 
 FORMAT = "sphereml-sky"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SUPERPIXEL_SIDE = 64
 # N_HI = 1.823e18 cm^-2 int (T / K) d(v / km/s) for optically thin gas; Dickey & Lockman 1990, eq. 3.
 COLUMN_PER_K_KMS = 1.823e18
 IN_KELVIN = {"K": 1.0, "mK": 1e-3}
 _COMPONENT = "component_"
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,7 @@ class Sky:
         velocity: LSR km/s of the inputs' channel centres, ``(ninput,)``, or None.
         components: named ``(npix,)`` parts of a simulated sky; their units in ``component_units``.
         provenance: what it was made from; JSON values, no dates.
+        pixels: the NEST pixels that the rows are of, where they are a part of the sphere (see :meth:`at`).
     Raises:
         ValueError: shapes or lengths disagree.
 
@@ -71,9 +76,10 @@ class Sky:
     components: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     component_units: dict[str, str] = field(default_factory=dict)
+    pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        npix = self.grid.npix
+        npix = self.grid.npix if self.pixels is None else len(self.pixels)
         for name, fields in (("inputs", self.input_fields), ("targets", self.target_fields)):
             found, expected = getattr(self, name).shape, (npix, count_columns(fields))
             if found != expected:
@@ -91,6 +97,18 @@ class Sky:
         )
         return f"Sky(nside={self.grid.nside}, inputs: {inputs}; targets: {targets})"
 
+    def at(self, pixels: np.ndarray) -> Sky:
+        """The rows of these NEST pixels, rising and distinct, without the components."""
+        if len(pixels) == self.grid.npix:
+            return self
+        total = None if self.total is None else self.total[pixels]
+        inputs, targets = self.inputs[pixels], self.targets[pixels]
+        return replace(self, inputs=inputs, targets=targets, total=total, components={}, pixels=pixels)
+
+    def whole(self) -> Sky:
+        """The sky with all of its rows in memory: this one."""
+        return self
+
     @property
     def target(self) -> np.ndarray:
         """The one target column ``(npix,)`` of a sky that has no other.
@@ -98,24 +116,26 @@ class Sky:
         Raises:
             UserError: there are several, or none.
         """
-        if self.targets.shape[1] != 1:
-            names = [name for one in self.target_fields for name in one.column_names]
-            raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
-        return self.targets[:, 0]
+        return only_column(self.targets, self.target_fields)
 
     @property
     def intensity(self) -> np.ndarray | None:
-        """What the targets' polarization is a part of, ``(npix,)``: the first target if it is a scalar, else the
-        component of this name; None where there is neither."""
-        if self.target_fields and not self.target_fields[0].spin:
-            return self.targets[:, 0]
-        return self.components.get("intensity")
+        """What the targets' polarization is a part of, ``(npix,)``; see :func:`polarized_intensity`."""
+        return polarized_intensity(self.targets, self.target_fields, self.components.get("intensity"))
 
     @property
     def input_unit(self) -> str:
         """The unit that all inputs share, or the empty string where they differ."""
         units = {one.unit for one in self.input_fields}
         return units.pop() if len(units) == 1 else ""
+
+
+def only_column(targets: np.ndarray, fields: tuple[Field, ...]) -> np.ndarray:
+    """The one column of targets ``(npix, columns)``; raises UserError when there are several, or none."""
+    if targets.shape[1] != 1:
+        names = [name for one in fields for name in one.column_names]
+        raise UserError(f"the sky has the target columns {', '.join(names) or 'none'}", "use a sky with one")
+    return targets[:, 0]
 
 
 def _few(fields: tuple[Field, ...], most: int = 3) -> list[Field]:
@@ -189,46 +209,102 @@ def superpixel_size(grid: HealpixGrid) -> int:
 
 
 def open_dataset(path: str | Path) -> xarray.Dataset:
-    """The store as a lazily read dataset; raises UserError when it is not one of ours."""
+    """The store as a lazily read dataset; raises UserError when it is not one of ours, or its metadata are damaged."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no store {path}", "make it with `sphereml data prepare` or `sphereml simulate dust`")
     if not is_store(path):
         raise UserError(f"{path} is not a sphereml store", "give a store made by this program, or another path")
-    dataset = xarray.open_zarr(path, consolidated=False, chunks=None)
-    version = dataset.attrs.get("format_version")
-    if version != FORMAT_VERSION:
+    version = _stated(path, "format_version")
+    if version not in (FORMAT_VERSION, None):
         raise UserError(f"{path} has store version {version}, not {FORMAT_VERSION}", "remove it and prepare it again")
-    return dataset
+    if not has_whole_metadata(path):
+        raise _damaged(path)
+    return xarray.open_zarr(path, consolidated=False, chunks=None)
 
 
-def open_store(path: str | Path) -> Sky:
-    """Read a whole store.
+def _damaged(path: Path) -> UserError:
+    return UserError(f"the store {path} is damaged", "remove it and prepare it again")
+
+
+def polarized_intensity(
+    targets: np.ndarray, fields: tuple[Field, ...], component: np.ndarray | None
+) -> np.ndarray | None:
+    """The first target if it is a scalar, else the component called intensity; None where there is neither."""
+    return targets[:, 0] if fields and not fields[0].spin else component
+
+
+def stored_component(dataset: xarray.Dataset, name: str) -> np.ndarray | None:
+    """One component of a store, ``(npix,)``, or None."""
+    variable = _COMPONENT + name
+    return dataset[variable].values if variable in dataset else None
+
+
+def open_store(path: str | Path, pixels: np.ndarray | None = None) -> Sky:
+    """Read a whole store, or the rows of some pixels without the components.
+
+    Args:
+        pixels: NEST, rising and distinct; None: all.
 
     Raises:
         UserError: absent, not a sphereml store, or damaged.
     """
-    damaged = UserError(f"the store {path} is damaged", "remove it and prepare it again")
+    with whole_dataset(path) as dataset:
+        sky = _from_dataset(dataset, pixels)
+    held = (sky.inputs, sky.targets, sky.total, sky.velocity, *sky.components.values())
+    if not all(np.isfinite(values).all() for values in held if values is not None):
+        raise _damaged(Path(path))
+    return sky
+
+
+@contextmanager
+def whole_dataset(path: str | Path) -> Iterator[xarray.Dataset]:
+    """A store to read from; raises UserError when it lacks a variable, or one cannot be read."""
     with open_dataset(path) as dataset:
         try:
             # A variable whose metadata is gone would look like one the sky never had.
             if not set(dataset.attrs["variables"]) <= set(dataset.variables):
-                raise damaged
-            sky = _from_dataset(dataset)
+                raise _damaged(Path(path))
+            yield dataset
         except (KeyError, ValueError, OSError, RuntimeError):
-            raise damaged from None
-    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.targets).all()):
-        raise damaged
-    return sky
+            raise _damaged(Path(path)) from None
 
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` carries this format's mark (of any version, whole or not)."""
+    return _stated(path, "format") == FORMAT or (path / "inputs" / "zarr.json").is_file()
+
+
+def _stated(path: Path, attribute: str) -> Any:
+    """An attribute of the store's own; None where its metadata cannot be read."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-        return bool(attributes["format"] == FORMAT)
+        return json.loads((path / "zarr.json").read_text())["attributes"][attribute]
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def seal_metadata(folder: Path) -> None:
+    """Write the checksums of a group's metadata into the attributes of the group; chunks have their own."""
+    path = folder / "zarr.json"
+    root = json.loads(path.read_text())
+    root["attributes"]["checksums"] = _array_checksums(folder)
+    root["attributes"][CHECKSUM] = json_digest(root)
+    path.write_text(json.dumps(root, indent=2))
+
+
+def has_whole_metadata(folder: Path) -> bool:
+    """Whether the metadata of a group are what :func:`seal_metadata` saw."""
+    try:
+        root = json.loads((folder / "zarr.json").read_bytes())
+        stated = root["attributes"].pop(CHECKSUM)
+        return bool(stated == json_digest(root) and root["attributes"]["checksums"] == _array_checksums(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _array_checksums(folder: Path) -> dict[str, str]:
+    files = sorted(folder.glob("*/zarr.json"))
+    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -245,7 +321,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        scratch = scratch_beside(path)
+        scratch.mkdir()
         new, old = scratch / "new", scratch / "old"
         yield new
         if path.exists():
@@ -260,8 +337,12 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def _write(folder: Path, sky: Sky) -> None:
     dataset = _to_dataset(sky)
-    encoding = {str(name): _encoding(variable, sky.grid) for name, variable in dataset.data_vars.items()}
+    checked: dict[str, Any] = {"compressors": [ZstdCodec(level=0), Crc32cCodec()]}
+    encoding = {str(name): checked for name in dataset.coords} | {
+        str(name): _encoding(variable, sky.grid) | checked for name, variable in dataset.data_vars.items()
+    }
     dataset.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    seal_metadata(folder)
 
 
 def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:
@@ -322,7 +403,9 @@ def stored_fields(dataset: xarray.Dataset, which: str) -> tuple[Field, ...]:
     return tuple(Field(**values) for values in dataset.attrs[which])
 
 
-def _from_dataset(dataset: xarray.Dataset) -> Sky:
+def _from_dataset(dataset: xarray.Dataset, pixels: np.ndarray | None) -> Sky:
+    if pixels is not None:
+        dataset = dataset[[name for name in ("inputs", "targets", "total") if name in dataset]].isel(pixel=pixels)
     parts = [str(name) for name in dataset.data_vars if str(name).startswith(_COMPONENT)]
     names = {part: part.removeprefix(_COMPONENT) for part in parts}
     return Sky(
@@ -337,4 +420,5 @@ def _from_dataset(dataset: xarray.Dataset) -> Sky:
         components={names[part]: dataset[part].values for part in parts},
         provenance=json.loads(dataset.attrs["provenance"]),
         component_units={names[part]: dataset[part].attrs["units"] for part in parts},
+        pixels=pixels,
     )

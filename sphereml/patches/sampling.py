@@ -15,7 +15,7 @@ import numpy as np
 from sphereml.errors import UserError
 from sphereml.patches.projection import ProjectedPatch
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.interpolation import apply, bilinear, sample
+from sphereml.sky.interpolation import Rows, apply, bilinear, sample
 from sphereml.sky.rotations import frame_towards, uniform_centres
 
 # Below one accepted patch in this many draws, the mask and the zone contradict each other.
@@ -70,7 +70,11 @@ def draw_frames(rng: np.random.Generator, n: int, zone: PatchZone, patch: Projec
 
 
 def sample_patches(
-    maps: np.ndarray, frames: np.ndarray, patch: ProjectedPatch, spins: Sequence[int] | None = None
+    maps: np.ndarray,
+    frames: np.ndarray,
+    patch: ProjectedPatch,
+    spins: Sequence[int] | None = None,
+    rows: Rows | None = None,
 ) -> np.ndarray:
     """Cut patches from maps by bilinear interpolation.
 
@@ -78,10 +82,17 @@ def sample_patches(
         maps: ``(npix, nchan)`` or ``(npix,)``, NEST, free of NaN and UNSEEN (they would spread to the neighbours).
         frames: ``(n, 3, 3)``.
         spins: of the maps' fields in the order of their columns, which then turn into the patch's axes; None: scalars.
+        rows: which pixels the rows of the maps are of, where they are not the whole sphere's.
     Returns:
         ``(n, size, size, nchan)`` or ``(n, size, size)``.
     """
     if spins is not None and any(spins):
         vectors = patch.vectors(frames)
-        return sample(maps, vectors, south=-np.cross(vectors, patch.axes(frames, vectors)), spins=spins)
-    return apply(bilinear(HealpixGrid.of_size(maps.shape[0]), patch.vectors(frames)), maps)
+        return sample(maps, vectors, south=-np.cross(vectors, patch.axes(frames, vectors)), spins=spins, rows=rows)
+    grid = HealpixGrid.of_size(len(maps)) if rows is None else rows.grid
+    return apply(bilinear(grid, patch.vectors(frames)), maps, rows)
+
+
+def pixels_beneath(grid: HealpixGrid, frames: np.ndarray, patch: ProjectedPatch) -> Rows:
+    """The pixels of a grid that :func:`sample_patches` reads."""
+    return Rows(grid, np.unique(bilinear(grid, patch.vectors(frames)).pixels))

@@ -32,6 +32,18 @@ class Interpolation:
         return self.pixels.shape[:-1]
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What the rows of maps are: those of ``pixels`` of the grid, NEST, rising and distinct."""
+
+    grid: HealpixGrid
+    pixels: np.ndarray
+
+    def places(self, pixels: np.ndarray) -> np.ndarray:
+        """The rows of some of the pixels."""
+        return np.searchsorted(self.pixels, pixels)
+
+
 def bilinear(grid: HealpixGrid, vectors: np.ndarray) -> Interpolation:
     """Interpolation at unit vectors ``(..., 3)``; the same weights as ``healpy.get_interp_weights``, in float32."""
     x, y, z = np.moveaxis(np.asarray(vectors, dtype=np.float64), -1, 0)
@@ -44,26 +56,29 @@ def bilinear(grid: HealpixGrid, vectors: np.ndarray) -> Interpolation:
     )
 
 
-def apply(interpolation: Interpolation, maps: np.ndarray) -> np.ndarray:
+def apply(interpolation: Interpolation, maps: np.ndarray, rows: Rows | None = None) -> np.ndarray:
     """Values of maps at the directions of an interpolation.
 
     Args:
         maps: ``(npix, nchan)`` or ``(npix,)``, NEST.
+        rows: which pixels the rows of the maps are of, where they are a part that holds all pixels that are read.
     Returns:
         ``(..., nchan)`` or ``(...)``, in the dtype of the maps (float32 at least).
     Raises:
         ValueError: the maps are not on the interpolation's grid.
     """
-    _check_size(interpolation, maps.shape[0])
+    if rows is None:
+        _check_size(interpolation, maps.shape[0])
+    places = interpolation.pixels if rows is None else rows.places(interpolation.pixels)
     # A sparse product reads each pixel's channels once and makes no temporary (2-9 x faster than a loop over corners).
     starts = np.arange(0, interpolation.pixels.size + 1, 4)
-    matrix = csr_array(
-        (interpolation.weights.ravel(), interpolation.pixels.ravel(), starts), shape=(starts.size - 1, maps.shape[0])
-    )
+    matrix = csr_array((interpolation.weights.ravel(), places.ravel(), starts), shape=(starts.size - 1, maps.shape[0]))
     return (matrix @ maps).reshape(*interpolation.shape, *maps.shape[1:])
 
 
-def sample(maps: np.ndarray, vectors: np.ndarray, south: np.ndarray, spins: Sequence[int]) -> np.ndarray:
+def sample(
+    maps: np.ndarray, vectors: np.ndarray, south: np.ndarray, spins: Sequence[int], rows: Rows | None = None
+) -> np.ndarray:
     """Values of maps with spins at any directions, in any frames there.
 
     Each of the four pixels' values is first carried in parallel along the great circle to the direction, so that it is
@@ -75,20 +90,21 @@ def sample(maps: np.ndarray, vectors: np.ndarray, south: np.ndarray, spins: Sequ
         south: the first axes of the frames to give spins in, unit tangent vectors ``(..., 3)``: those of
             :func:`sphereml.sky.stokes.tangent_basis` for a map's usual frames, a patch's ``-y``.
         spins: of the maps' fields, in the order of their columns; a field with a spin takes two.
+        rows: see :func:`apply`.
     Returns:
         ``(..., columns)``, in the dtype of the maps (float32 at least).
     """
-    interpolation = bilinear(HealpixGrid.of_size(len(maps)), vectors)
-    _check_size(interpolation, len(maps))
+    interpolation = bilinear(HealpixGrid.of_size(len(maps)) if rows is None else rows.grid, vectors)
+    places = interpolation.pixels if rows is None else rows.places(interpolation.pixels)
     here = Basis.along(vectors[..., None, :], south[..., None, :])
     phase = geodesics(here, LocalFrames(interpolation.grid.nside).basis(interpolation.pixels)).phase
     result = np.empty((*interpolation.shape, maps.shape[1]), dtype=np.result_type(maps.dtype, np.float32))
     first = np.cumsum([0, *(2 if spin else 1 for spin in spins)])[:-1]
     scalars = first[np.array(spins) == 0]
-    result[..., scalars] = apply(interpolation, maps[:, scalars])
+    result[..., scalars] = apply(interpolation, maps[:, scalars], rows)
     for spin in sorted({*spins} - {0}):
         south_part = first[np.array(spins) == spin]
-        near = maps[:, [south_part, south_part + 1]][interpolation.pixels]
+        near = maps[:, [south_part, south_part + 1]][places]
         values = np.einsum(
             "...k,...kf->...f", interpolation.weights * phase**spin, near[..., 0, :] + 1j * near[..., 1, :]
         )

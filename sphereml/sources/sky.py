@@ -11,11 +11,15 @@ import numpy as np
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
+from sphereml.data.holdings import spell_bytes
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.splits import build_split, split_files
-from sphereml.data.store import Sky, open_store
+from sphereml.data.store import Sky, is_store, open_store
+from sphereml.data.store_cleaning import tree_size
 from sphereml.data.survey import Progress, prepare_survey
+from sphereml.errors import UserError
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
 from sphereml.sky.fields import Field
 
@@ -61,10 +65,29 @@ def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
     path = store_path(data)
     if path in _KEPT:
         return _KEPT[path]
+    there = path.exists()
     sky = prepared(data, lambda: _built(data, progress))
+    if progress and not there:
+        progress(f"the sky is kept for the next time in {path} ({spell_bytes(tree_size(path))})")
     _KEPT.clear()
     _KEPT[path] = sky
     return sky
+
+
+def read_sky(data: DataConfig, progress: Say | None = None) -> ReadableSky:
+    """The sky of a data configuration to read by its pixels: from its store, which is built first where it is absent.
+
+    Its inputs stay on disk unless they are in memory already.
+    """
+    if data.kind == "survey":
+        return SkyOnDisk.open(prepare_survey(data, _steps(progress)))
+    path = store_path(data)
+    if path in _KEPT or not is_store(path):
+        return load_sky(data, progress)
+    try:
+        return SkyOnDisk.open(path)
+    except UserError:  # damaged, or of an earlier version: built anew
+        return load_sky(data, progress)
 
 
 def _built(data: DataConfig, progress: Say | None) -> Sky:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,12 @@ class SkyColumns:
     target: np.ndarray
     outputs: tuple[int, ...] | None = None
     scalar_gains: int = 0
+
+    def at(self, rows: np.ndarray) -> SkyColumns:
+        """Some of the rows."""
+        gains = None if self.gains is None else self.gains[rows]
+        parts = {"features": self.features[rows], "base": self.base[rows], "target": self.target[rows]}
+        return replace(self, **parts, gains=gains)
 
     @property
     def guess(self) -> np.ndarray:

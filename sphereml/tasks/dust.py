@@ -47,6 +47,11 @@ class DustScaling(GasScaling):
     guess_weights: tuple[float, ...] = ()
     guess_offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gains not in ("", "one", "channels") or self.guess not in ("", "column", "linear"):
+            raise ValueError(f"there is no guess {self.guess!r} with gains {self.gains!r}")
+
     def first_guess(self, sky: Sky) -> tuple[np.ndarray, np.ndarray]:
         """T_0 and its gains, standardized: ``(npix, 1)`` and ``(npix, 1, G)``."""
         inputs = sky.inputs if self.guess == "linear" else column(sky)[:, None]

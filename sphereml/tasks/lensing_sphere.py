@@ -35,7 +35,7 @@ from sphereml.sources.lensed_skies import TARGETS, LensedSkies, SkyCampaign, Sto
 from sphereml.sources.sky_source import SkyColumns
 from sphereml.tasks.losses import PatchLoss
 from sphereml.tasks.maps import MapScaling, MapTask, named, refuse_other_fields, single, standardization
-from sphereml.tasks.protocol import Loss, Provenance, Say, Task
+from sphereml.tasks.protocol import Loss, Provenance, Say
 
 # Tiles that means and deviations are taken over.
 _SCALING_TILES = 64
@@ -128,10 +128,11 @@ class SphereLensingTask(MapTask):
         inputs, targets = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         targets = targets[:, self._target_columns]
         unit = np.sqrt(np.square(targets).mean(axis=0))
-        described = {"inputs": [asdict(one) for one in fields], "outputs": [asdict(one) for one in self.outputs]}
-        statistics = named("feature", standardization(inputs, fields)) | named("target", (np.zeros(len(unit)), unit))
         slopes = [_slope(inputs, targets[:, k], place) for k, place in enumerate(self._guess_columns(fields))]
-        return SphereLensingScaling(**described, **statistics, base_slope=slopes)
+        described: dict[str, Any] = {"inputs": [asdict(one) for one in fields], "base_slope": slopes}
+        described["outputs"] = [asdict(one) for one in self.outputs]
+        statistics = named("feature", standardization(inputs, fields)) | named("target", (np.zeros(len(unit)), unit))
+        return SphereLensingScaling(**described, **statistics)
 
     @property
     def _target_columns(self) -> list[int]:
@@ -144,7 +145,7 @@ class SphereLensingTask(MapTask):
 
     def columns(self, sky: Sky, scaling: SphereLensingScaling) -> SkyColumns:
         refuse_other_fields(sky, scaling)
-        targets = sky.targets if sky.targets.shape[1] else np.zeros((sky.grid.npix, len(TARGETS)), np.float32)
+        targets = sky.targets if sky.targets.shape[1] else np.zeros((len(sky.inputs), len(TARGETS)), np.float32)
         return self.standardized(sky.inputs, targets, scaling)
 
     def standardized(self, inputs: np.ndarray, targets: np.ndarray, scaling: SphereLensingScaling) -> SkyColumns:
@@ -195,7 +196,8 @@ class TileSource:
         region = Region(self.task.settings.nside, tuple(tiles.tolist()), tile_nside)
         chosen = rng.choice(len(self.skies), at_once, replace=False)
         read = [self._read(self.skies[number], region) for number in chosen]
-        columns = self.task.standardized(*(np.stack(part) for part in zip(*read, strict=True)), self.scaling)
+        inputs, targets = (np.stack(part) for part in zip(*read, strict=True))
+        columns = self.task.standardized(inputs, targets, self.scaling)
         features, base, target = (
             torch.from_numpy(values).to(device) for values in (columns.features, columns.base, columns.target)
         )

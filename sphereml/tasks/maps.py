@@ -8,7 +8,7 @@ standardized columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.validation import check_resolution
 from sphereml.data.file_checksums import file_checksum
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.split_files import Split, write_split
 from sphereml.data.store import Sky
 from sphereml.data.suspicions import suspicious_columns
@@ -35,7 +36,7 @@ from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut
 from sphereml.sources.batch import Part, Source
 from sphereml.sources.footprints import Footprint, PatchFootprint, RegionFootprint, TileFootprint
-from sphereml.sources.sky import load_sky, load_split, split_identity
+from sphereml.sources.sky import load_sky, load_split, read_sky, split_identity
 from sphereml.sources.sky_source import SkyColumns, SkySource
 from sphereml.tasks.losses import CorrelationLoss, resolved_bands
 from sphereml.tasks.protocol import Loss, Provenance, Say, Task
@@ -51,6 +52,13 @@ class MapScaling:
     feature_std: list[float]
     target_mean: list[float]
     target_std: list[float]
+
+    def __post_init__(self) -> None:
+        columns = count_columns(self.output_fields)
+        if len(self.feature_mean) != len(self.feature_std):
+            raise ValueError("features have as many means as deviations")
+        if not len(self.target_mean) == len(self.target_std) == columns:
+            raise ValueError(f"targets have a mean and a deviation for each of {columns} columns")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +86,7 @@ class MapScaling:
     def targets(self, sky: Sky) -> np.ndarray:
         """Standardized targets ``(npix, O)``; zero for a sky that has none."""
         if not sky.targets.shape[1]:
-            return np.zeros((sky.grid.npix, len(self.target_std)), np.float32)
+            return np.zeros((len(sky.inputs), len(self.target_std)), np.float32)
         return (sky.targets - np.asarray(self.target_mean)) / np.asarray(self.target_std)
 
 
@@ -87,6 +95,10 @@ class MapTask(Task):
 
     Args:
         sky, split: given where they are at hand; else those of the configuration are loaded when they are needed.
+
+    Attributes:
+        pixelwise: whether :meth:`columns` makes each row of the sky's row at that pixel alone, so that tiles of a large
+            sky can be read apart; else all of it is read.
 
     Example:
         >>> import sphereml as sm
@@ -98,17 +110,26 @@ class MapTask(Task):
 
     name = "maps"
     scaling: ClassVar[type[MapScaling]] = MapScaling
+    pixelwise: ClassVar[bool] = True
 
     def __init__(
-        self, config: ExperimentConfig, say: Say = print, sky: Sky | None = None, split: Split | None = None
+        self, config: ExperimentConfig, say: Say = print, sky: ReadableSky | None = None, split: Split | None = None
     ) -> None:
         super().__init__(config, say)
         # Into the cached properties' own places.
-        self.__dict__ |= {name: value for name, value in (("sky", sky), ("split", split)) if value is not None}
+        given = {"readable_sky": sky, "split": split}
+        self.__dict__ |= {name: value for name, value in given.items() if value is not None}
 
     @cached_property
     def sky(self) -> Sky:
-        return load_sky(self.config.data, self.say)
+        given: ReadableSky | None = self.__dict__.get("readable_sky")
+        return load_sky(self.config.data, self.say) if given is None else given.whole()
+
+    @cached_property
+    def readable_sky(self) -> ReadableSky:
+        """The sky to predict from and to score on, read by its pixels where it is not in memory."""
+        made_by_the_task = type(self).sky is not MapTask.sky
+        return self.sky if "sky" in self.__dict__ or made_by_the_task else read_sky(self.config.data, self.say)
 
     @cached_property
     def split(self) -> Split:
@@ -126,7 +147,8 @@ class MapTask(Task):
 
     def check(self) -> None:
         config = self.config
-        if config.data.kind == "galaxy" and "sky" not in self.__dict__:  # before it is simulated
+        known = self.__dict__.keys() & {"sky", "readable_sky"}
+        if config.data.kind == "galaxy" and not known:  # before it is simulated
             check_resolution(config, config.data.galaxy.nside)
         check_resolution(config, self.sky.grid.nside)
         if not self.closed_form:
@@ -168,6 +190,12 @@ class MapTask(Task):
         return SkyColumns(
             self.channels(scaling)[0], features, np.zeros_like(target), None, target, scaling.output_spins
         )
+
+    def column_reader(self, sky: ReadableSky, scaling: Any) -> Callable[[np.ndarray], SkyColumns]:
+        """Gives the sky's columns at NEST pixels, rising and distinct, read when they are asked for."""
+        if self.pixelwise:
+            return lambda pixels: self.columns(sky.at(pixels), scaling)
+        return self.columns(sky.whole(), scaling).at
 
     def sources(self, scaling: Any) -> Mapping[Part, Source]:
         columns = self.columns(self.sky, scaling)

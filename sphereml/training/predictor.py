@@ -1,6 +1,7 @@
 """A trained model, ready to predict: batches, patches, or the whole sphere by exact tiles, in the outputs' units.
 
-A spherical network sees the whole sphere at once, or by exact tiles where it is large.  A flat network's *output* is
+A spherical network sees the whole sphere at once, or by exact tiles where it is large; what it sees of a tile is read
+from the sky then, so memory is bounded by a tile and the maps of the outputs.  A flat network's *output* is
 predicted on patches that cover the sphere, stitched by a partition of unity, and only then combined with the first
 guess, ``t' = base + gain n``, on the sphere's own pixels: in the physical form the column keeps its resolution and only
 the gain is interpolated.
@@ -8,39 +9,50 @@ the gain is interpolated.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from sphereml import __version__
-from sphereml.data.store import Sky
+from sphereml.data.finished_pieces import FinishedPieces
+from sphereml.data.sky_on_disk import ReadableSky
+from sphereml.data.split_files import read_split
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
 from sphereml.models.tiling import Tiling
 from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.sampling import sample_patches
+from sphereml.patches.sampling import pixels_beneath, sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
-from sphereml.sky.fields import Field
+from sphereml.sky.fields import Field, count_columns
+from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.maps import SkyMap
+from sphereml.sky.regions import Region
 from sphereml.sources.batch import Batch
 from sphereml.sources.sky_source import SkyColumns
 from sphereml.tasks import open_task
 from sphereml.tasks.maps import MapTask
-from sphereml.tasks.protocol import Scaling, Task
+from sphereml.tasks.protocol import Say, Scaling, Task
 from sphereml.training.runs import Run
 
 _PATCHES_AT_ONCE = 16
 _CENTRES_NSIDE = (4, 8, 16)
+_Reader = Callable[[np.ndarray], SkyColumns]
 
 
 def best_device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _quiet(line: str) -> None:
+    """Takes lines of progress where nobody reads them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +76,16 @@ class Predictor:
     """A finished run and what it predicts.
 
     Args:
-        task: that of the run's configuration, where one is at hand (runs that see the same may share it).
+        given: the task of the run's configuration, where one is at hand (runs that see the same may share it).
         tile_side: pixels a side of the tiles that bound the memory.
+        say: takes lines of progress of large skies.
     """
 
     run: Run
     given: Task | None = None
     device: torch.device = field(default_factory=best_device)
     tile_side: int = 256
+    say: Say = _quiet
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.network.parameters())
@@ -83,13 +97,24 @@ class Predictor:
 
     @cached_property
     def scaling(self) -> Scaling:
-        return self.task.scaling.from_json(self.run.scaling())
+        """As it was fitted; raises UserError when the file holds something else, whatever its checksum."""
+        try:
+            values = self.run.scaling()
+            _refuse_unusable(values)
+            return self.task.scaling.from_json(values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what = f"{self.run.scaling_path} is no scaling of task={self.run.config.task} ({error})"
+            raise UserError(what, "restore it or train again") from None
 
     @cached_property
     def network(self) -> Network:
         """With the trained weights, in ``eval()`` mode."""
         network = self.task.network(self.scaling, self.run.manifest().get("nside", 0))
-        network.load_state_dict(self.run.weights())
+        trained = self.run.weights()
+        if _kinds(trained) != _kinds(network.state_dict()):
+            what = f"{self.run.weights_path} holds the weights of another network"
+            raise UserError(what, "restore it or train again")
+        network.load_state_dict(trained)
         return network.eval().to(self.device)
 
     @torch.no_grad()
@@ -99,46 +124,45 @@ class Predictor:
         output = self.network(there.features, there.domain)
         return self._finite(self.scaling.restore(self.task.combine(there, output, self.scaling)).cpu())
 
-    def sphere(self, sky: Sky | None = None) -> Prediction:
+    def sphere(self, sky: ReadableSky | None = None, kept: FinishedPieces | None = None) -> Prediction:
         """The full-sky prediction from a sky, or from the one that the run was trained on.
+
+        Args:
+            kept: finished pieces of the same prediction; those that are there are not made again.
 
         Raises:
             UserError: the task has no full sky, the network does not fit the sky, or the training had diverged.
         """
-        started, task = time.monotonic(), self._maps
-        if sky is None:
-            task.sky  # noqa: B018  loaded before the clock starts
-            started = time.monotonic()
-        sky = sky or task.sky
-        columns = task.columns(sky, self.scaling)
-        output, seam = self._sphere_output(columns, sky)
-        values = self._combined(columns, columns.guess, output, HealpixSky(sky.grid.nside))
-        return Prediction(values.float().numpy(), seam, time.monotonic() - started)
+        sky, kept = sky or self._maps.readable_sky, kept or FinishedPieces()
+        started = time.monotonic()
+        read, grid = self._maps.column_reader(sky, self.scaling), sky.grid
+        if self.run.config.model.domain == "flat":
+            values, seam = self._stitched(read, grid, kept)
+        else:
+            values, seam = self._tiled(read, grid, kept), None
+        return Prediction(values, seam, time.monotonic() - started)
 
-    def patches(self, frames: np.ndarray, sphere: np.ndarray, sky: Sky) -> np.ndarray:
+    def patches(self, frames: np.ndarray, sphere: np.ndarray, sky: ReadableSky) -> np.ndarray:
         """Predicted gnomonic patches ``(n, size, size, O)``: a flat network's own, else ``sphere`` projected."""
         task = self._maps
         if self.run.config.model.domain != "flat":
-            return sample_patches(sphere, frames, task.patch, [one.spin for one in self.fields])
-        columns = task.columns(sky, self.scaling)
-        output = np.concatenate([values for values, _ in self._flat_outputs(columns, frames)])
-        guess = sample_patches(columns.guess.astype(np.float32), frames, task.patch, columns.guess_spins)
-        return self._combined(columns, guess, output, FlatPatch.of(task.patch)).numpy()
+            return sample_patches(sphere, frames, task.patch, [one.spin for one in self.outputs])
+        read, domain = task.column_reader(sky, self.scaling), FlatPatch.of(task.patch)
+        found = (self._on_patches(read, sky.grid, chosen) for chosen in _in_parts(frames))
+        return np.concatenate([self._combined(*one, domain) for one in found])
 
-    def predict(self, sky: Sky | None = None) -> SkyMap:
+    def predict(self, sky: ReadableSky | None = None) -> SkyMap:
         """Full-sky maps of the outputs; the header says what made them, and whether the sky is another one."""
-        known = sky is None
-        sky = sky or self._maps.sky
-        return SkyMap(self.sphere(sky).values, self.fields, order="nest", header=self.header(None if known else sky))
+        return SkyMap(self.sphere(sky).values, self.outputs, order="nest", header=self.header(sky))
 
     @property
-    def fields(self) -> tuple[Field, ...]:
-        """What is predicted, as it was when the run was trained."""
-        fields: tuple[Field, ...] = getattr(self.scaling, "output_fields", self.task.outputs)
-        return fields
+    def outputs(self) -> tuple[Field, ...]:
+        """The fields that are predicted, as the run's scaling knows them."""
+        fields: tuple[Field, ...] | None = getattr(self.scaling, "output_fields", None)
+        return self.task.outputs if fields is None else fields
 
-    def header(self, other: Sky | None = None) -> dict[str, object]:
-        """Facts for a template's header."""
+    def header(self, other: ReadableSky | None = None) -> dict[str, object]:
+        """Facts for a template's header: what made it, and where its pixels' own targets did."""
         manifest = self.run.manifest()
         facts: dict[str, object] = {
             "run_id": self.run.folder.name,
@@ -147,8 +171,15 @@ class Predictor:
             "code_version": __version__,
         }
         if other is not None and not _same_data(manifest.get("data", {}), other.provenance):
-            facts["other_data"] = True
-        return facts
+            return facts | {"fitted": "other sky", "other_data": True}
+        return facts | {"fitted": "in-sample"} | self._shares()
+
+    def _shares(self) -> dict[str, float]:
+        """Of the sky, what trained, what chose the epoch and what was held out; the rest was not used."""
+        split = read_split(self.run.split_path)
+        joined = self.task.closed_form or self.run.config.training.join_validation
+        train, chosen, test = (round(float(part.mean()), 4) for part in (split.train, split.validation, split.test))
+        return {"trained": train + chosen * joined, "chosen": chosen * (not joined), "held_out": test}
 
     @property
     def _maps(self) -> MapTask:
@@ -163,39 +194,106 @@ class Predictor:
             raise UserError(what, "train again with a lower training.learning_rate")
         return values
 
-    def _combined(self, columns: SkyColumns, guess: np.ndarray, output: np.ndarray, domain: Domain) -> torch.Tensor:
+    def _combined(self, columns: SkyColumns, guess: np.ndarray, output: np.ndarray, domain: Domain) -> np.ndarray:
         """The prediction in units, from first guess and output of the same places ``(..., columns)``."""
         base, gains = columns.split_guess(torch.from_numpy(np.ascontiguousarray(guess)))
         features, weight = base.new_empty(0), base.new_ones(())
         batch = Batch(domain, columns.channels, features, base, gains, base, weight)
-        return self._finite(self.scaling.restore(self.task.combine(batch, torch.from_numpy(output), self.scaling)))
+        values = self.scaling.restore(self.task.combine(batch, torch.from_numpy(output), self.scaling))
+        return self._finite(values).float().numpy()
 
-    def _sphere_output(self, columns: SkyColumns, sky: Sky) -> tuple[np.ndarray, float | None]:
-        """The network's output on every pixel of the sky, and the seam of a stitched one."""
-        task, nside = self._maps, sky.grid.nside
-        if self.run.config.model.domain == "flat":
-            outputs, spins = self._flat_outputs(columns, _covering(task.patch)), task.channels(self.scaling)[1].spins
-            stitched = stitch_stream(outputs, task.patch, sky.grid, spins)
-            return stitched.map, stitched.seam
+    def _tiled(self, read: _Reader, grid: HealpixGrid, kept: FinishedPieces) -> np.ndarray:
+        """A spherical network's prediction on every pixel ``(npix, O)``."""
+        nside = grid.nside
         _refuse_shallow(self.network, nside, self.run)
-        features = columns.features.astype(np.float32, copy=False)
-        if nside > self.tile_side:
-            return Tiling(self.network, nside, nside // self.tile_side).run(features, self.device), None
-        return self._output(features[None], HealpixSky(nside))[0], None
+        whole = [(Region(nside), Region(nside))]
+        tiles = list(Tiling(self.network, nside, nside // self.tile_side)) if nside > self.tile_side else whole
 
-    def _flat_outputs(self, columns: SkyColumns, frames: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Network output ``(n, size, size, C)`` with its frames, a few patches at a time."""
+        def predict(tile: Region, wide: Region) -> np.ndarray:
+            columns = read(wide.pixels)
+            features = columns.features.astype(np.float32, copy=False)
+            output = self._output(features[None], HealpixSky.of(wide))[0]
+            if wide is not tile:
+                own = wide.locate(tile.pixels)
+                columns, output = columns.at(own), output[own]
+            return self._combined(columns, columns.guess, output, HealpixSky.of(tile))
+
+        return self._joined(tiles, predict, kept)
+
+    def _stitched(self, read: _Reader, grid: HealpixGrid, kept: FinishedPieces) -> tuple[np.ndarray, float]:
+        """A flat network's prediction on every pixel ``(npix, O)``, its output stitched from patches, and the seam."""
         patch = self._maps.patch
-        features = columns.features.astype(np.float32, copy=False)
-        for start in range(0, len(frames), _PATCHES_AT_ONCE):
-            chosen = frames[start : start + _PATCHES_AT_ONCE]
-            patches = sample_patches(features, chosen, patch, columns.channels.spins)
-            yield self._output(patches, FlatPatch.of(patch)), chosen
+
+        def output(frames: np.ndarray) -> np.ndarray:
+            return self._on_patches(read, grid, frames)[2]
+
+        def outputs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for index, frames in enumerate(_in_parts(_covering(patch))):
+                yield kept.get(f"patches-{index}", partial(output, frames)), frames
+
+        spins = self._maps.channels(self.scaling)[1].spins
+        stitched = stitch_stream(outputs(), patch, grid, spins)
+
+        def predict(tile: Region, _: Region) -> np.ndarray:
+            columns = read(tile.pixels)
+            return self._combined(columns, columns.guess, stitched.map[tile.pixels], HealpixSky.of(tile))
+
+        side = grid.nside // self.tile_side
+        tiles = [Region(grid.nside, (pixel,), side) for pixel in range(12 * side**2)] or [Region(grid.nside)]
+        return self._joined([(tile, tile) for tile in tiles], predict, kept), stitched.seam
+
+    def _joined(
+        self,
+        tiles: Sequence[tuple[Region, Region]],
+        predict: Callable[[Region, Region], np.ndarray],
+        kept: FinishedPieces,
+    ) -> np.ndarray:
+        """What ``predict`` gives for every tile and its halo, joined to a map ``(npix, O)`` float32."""
+        values, started = np.empty((tiles[0][0].grid.npix, count_columns(self.outputs)), np.float32), time.monotonic()
+        for done, (tile, wide) in enumerate(tiles, 1):
+            values[tile.pixels] = kept.get(f"tile-{done}", partial(predict, tile, wide))
+            if done * 10 // len(tiles) > (done - 1) * 10 // len(tiles) and done < len(tiles):
+                self.say(f"{self.run.name}: {done} of {len(tiles)} tiles in {time.monotonic() - started:.0f} s")
+        return values
+
+    def _on_patches(
+        self, read: _Reader, grid: HealpixGrid, frames: np.ndarray
+    ) -> tuple[SkyColumns, np.ndarray, np.ndarray]:
+        """A flat network on patches: columns of the pixels beneath, guess ``(n, size, size, ...)`` and output there."""
+        patch, rows = self._maps.patch, pixels_beneath(grid, frames, self._maps.patch)
+        columns = read(rows.pixels)
+        sets = (columns.features, columns.channels.spins), (columns.guess, columns.guess_spins)
+        features, guess = (
+            sample_patches(values.astype(np.float32, copy=False), frames, patch, spins, rows) for values, spins in sets
+        )
+        return columns, guess, self._output(features, FlatPatch.of(patch))
 
     @torch.no_grad()
     def _output(self, features: np.ndarray, domain: Domain) -> np.ndarray:
         output: np.ndarray = self.network(torch.from_numpy(features).to(self.device), domain).cpu().numpy()
         return output
+
+
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (one.shape, one.dtype) for name, one in tensors.items()}
+
+
+def _in_parts(frames: np.ndarray) -> list[np.ndarray]:
+    return [frames[start : start + _PATCHES_AT_ONCE] for start in range(0, len(frames), _PATCHES_AT_ONCE)]
+
+
+def _refuse_unusable(values: Any, name: str = "scaling") -> None:
+    """Raise ValueError for a number, anywhere in a scaling, that is not finite, or an entry that is nothing at all."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _refuse_unusable(value, key)
+    elif isinstance(values, list):
+        if name.endswith(("_mean", "_std")) and any(isinstance(value, str) for value in values):
+            raise ValueError(f"{name} holds text")
+        for value in values:
+            _refuse_unusable(value, name)
+    elif values is None or (isinstance(values, float) and not math.isfinite(values)):
+        raise ValueError(f"{name} is not finite")
 
 
 def _same_data(trained: dict[str, object], found: dict[str, object]) -> bool:

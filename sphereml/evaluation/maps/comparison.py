@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sphereml.data.store import Sky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import TargetScores
@@ -49,7 +49,7 @@ class Drawing:
     """What figures are drawn from: scores; predictions on patches ``(n, size, size, O)`` and sphere ``(npix, O)``."""
 
     scores: Mapping[str, TargetScores]
-    sky: Sky
+    sky: ReadableSky
     patches: Mapping[str, np.ndarray]
     spheres: Mapping[str, np.ndarray]
     targets: np.ndarray
@@ -70,15 +70,18 @@ class Comparison(Result):
 
         A marginalization that the folder already holds of the same runs is kept.
         """
-        if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
+        self.remember(Path(folder))
+        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
+        return super().save(folder)
+
+    def remember(self, folder: Path) -> None:
+        if "marginalization" not in self.content and (folder / self.file).is_file():
             try:
                 known = Comparison.load(folder).content
             except UserError:
                 known = {}
             if "marginalization" in known and _runs(known) == _runs(self.content):
                 self.content["marginalization"] = known["marginalization"]
-        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
-        return super().save(folder)
 
     def _csv(self) -> str:
         rows, text = self.rows(), io.StringIO()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import h, k
 
-from sphereml.data.store import Sky
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.unit_conversion import conversion_factor
 from sphereml.harmonics.bands import Bands
 from sphereml.simulate.cmb import cmb_spectrum, simulate_cmb
@@ -46,7 +46,7 @@ class ContaminatedSky:
         return self.cmb + self.dust
 
 
-def contaminate(sky: Sky, test: np.ndarray, seed: int, realizations: int = 8) -> list[ContaminatedSky]:
+def contaminate(sky: ReadableSky, test: np.ndarray, seed: int, realizations: int = 8) -> list[ContaminatedSky]:
     """CMB realizations over the true dust of a sky, on the apodized test region."""
     lmax = sky.grid.safe_lmax
     spectrum = cmb_spectrum(lmax)

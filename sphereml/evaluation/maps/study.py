@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.split_files import Split, read_split
-from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
 from sphereml.evaluation.maps.patches import draw_test_patches
@@ -22,12 +22,12 @@ from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.fields import Field
-from sphereml.sky.maps import SkyMap
 from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
 from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.templates.products import refuse_standing, write_sky_map
+from sphereml.templates.full_sky import predict_templates
+from sphereml.templates.products import refuse_standing
 from sphereml.training.predictor import Prediction, Predictor
 from sphereml.training.runs import Run
 
@@ -73,35 +73,35 @@ class MapStudy(Study):
         return task
 
     @property
-    def sky(self) -> Sky:
-        return self.task.sky
+    def sky(self) -> ReadableSky:
+        return self.task.readable_sky
 
     @cached_property
     def predictors(self) -> dict[str, Predictor]:
-        given = {"sky": self.sky, "split": self.split}
+        given, say = {"sky": self.sky, "split": self.split}, self.options.say
         return {
-            self.names[run.folder]: Predictor(run, open_task(run.config, self.options.say, **given))
-            for run in self.runs
+            self.names[run.folder]: Predictor(run, open_task(run.config, say, **given), say=say) for run in self.runs
         }
 
     def predict(self, run: Run) -> Prediction:
         """The full-sky prediction of a run."""
         name = self.names[run.folder]
         if name not in self._predictions:
-            prediction = self.predictors[name].sphere(self.sky)
-            # Of the network's output, a correction to the first guess: far less of the map.
-            seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
-            self.options.say(f"{name}: full sky in {prediction.seconds:.1f} s{seam}")
-            self._predictions[name] = prediction
+            self._keep(name, self.predictors[name].sphere(self.sky))
         return self._predictions[name]
+
+    def _keep(self, name: str, prediction: Prediction) -> None:
+        # Of the network's output, a correction to the first guess: far less of the map.
+        seam = "" if prediction.seam is None else f", overlapping patches differ by {prediction.seam:.2f} sigma"
+        self.options.say(f"{name}: full sky in {prediction.seconds:.1f} s{seam}")
+        self._predictions[name] = prediction
 
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
         paths = [folder / f"{self.names[run.folder]}.fits" for run in self.runs]
         refuse_standing(paths, overwrite)
-        for run, path in zip(self.runs, paths, strict=True):
-            header = self.predictors[self.names[run.folder]].header()
-            maps = SkyMap(self.predict(run).values, self.sky.target_fields, order="nest", header=header)
-            write_sky_map(path, maps, overwrite=overwrite)
+        named = {name: self.predictors[name] for name in self.names.values()}
+        for name, prediction in predict_templates(folder, named, self.sky).items():
+            self._keep(name, prediction)
         return paths
 
     @cached_property
