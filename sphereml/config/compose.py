@@ -62,7 +62,7 @@ def _composed(words: Sequence[str]) -> Any:
     try:
         with alone_in_hydra(schema, config_folders()):
             return OmegaConf.to_container(hydra_compose(ROOT, overrides=quote_texts(words, schema)))
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise UserError(f"a configuration is no YAML ({_one_line(error)})", "mend the file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error

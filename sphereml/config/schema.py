@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.cross_fit import CrossFitConfig
 from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
@@ -16,6 +17,7 @@ from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitC
 
 __all__ = [
     "BandsConfig",
+    "CrossFitConfig",
     "DataConfig",
     "Disc",
     "EvaluationConfig",
@@ -108,7 +110,7 @@ class ModelConfig:
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings
+        depth: number of poolings (a stack has none)
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
@@ -217,6 +219,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        cross_fit: regions and ensembles of cross-fitted templates
         study: what measures the runs of `sphereml study`; empty: the task's own study
         forecast: settings of the study r_forecast
     """
@@ -226,6 +229,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
     study: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
 

@@ -24,6 +24,7 @@ STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
     "dust_paper": "sphereml.evaluation.paper.study:DustPaperStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
+    "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
 }
 

@@ -81,6 +81,10 @@ class LensingFigures:
             yield Drawn("omega_c", self._omega_c(), "omega_c (eqs. 16, 17)", paper["omega_c"], words.omega_c())
         if self.content["seeds"]:
             yield Drawn("seeds", self._seeds(), "Spread of seeds (eq. 18)", paper["seeds"], words.seeds())
+        if "responses" in self.content:
+            yield Drawn("responses", self._responses(), "Does it follow the sky?", "", words.responses())
+        if "delensing" in self.content:
+            yield Drawn("delensing", self._delensing(), "Lensing B that templates leave", "", words.delensing())
         if "uncertainty" in self.content:
             yield Drawn("calibration", self._calibration(), "Is the error of a map right?", paper["uncertainty"],
                         words.uncertainty())  # fmt: skip
@@ -200,6 +204,22 @@ class LensingFigures:
             curves.append(plots.Curve(f"{name}: maps, power over $C_L$", colour, maps))
             curves.append(plots.Curve(f"{name}: spectra, relative", colour, spread["relative"], line="--"))
         return plots.power_points(self._ell, curves, "spread between seeds")
+
+    def _responses(self) -> Figure:
+        """Slopes of the networks and of the reference; a line style for what is varied."""
+        curves = []
+        for (what, found), line in zip(self.content["responses"].items(), ("-", "--"), strict=False):
+            for name in [*self._networks, self.content["experiment"]["reference"]]:
+                measured = {"value": found[name]["slope"], "error": found[name]["error"]}
+                curves.append(self._curve(name, measured, line, f", {what}"))
+        return plots.ratio_curves(self._ell, curves, "slope of recovered over true power")
+
+    def _delensing(self) -> Figure:
+        found = self.content["delensing"]
+        floor = found["models"]["truth"]["left"]
+        curves = [plots.Curve("true kappa", plots.TRUTH_COLOUR, floor["value"], floor["error"], ":")]
+        curves += [self._curve(name, model["left"]) for name, model in found["models"].items() if name != "truth"]
+        return plots.ratio_curves(found["bands"]["ell"], curves, "power left over that of the lensing B")
 
     def _calibration(self) -> Figure:
         found = self.content["uncertainty"]
