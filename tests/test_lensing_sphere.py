@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from fixtures_lensing import toy_spectra
 
+from sphereml.cli.main import main
 from sphereml.config.compose import compose
 from sphereml.data.store import Sky
 from sphereml.domains.channels import Channels
@@ -63,7 +65,7 @@ def column(sky: Sky, name: str) -> np.ndarray:
 
 def test_features_hang_together(stores):
     """P_wiener is made of E; the divergence of the product is the last estimate, up to a factor at every L."""
-    sky = task_of(stores, "lensing.passes=1").part("train", whole=1)[0]
+    sky = task_of(stores, "lensing.passes=1").numbered(0)
     e, b = analysis(column(sky, "P_wiener"), LMAX, spin=2)
     assert np.allclose(e, analysis(column(sky, "E")[0], LMAX), atol=1e-4 * np.abs(e).max())
     assert np.abs(b).max() < 1e-4 * np.abs(e).max()
@@ -76,7 +78,7 @@ def test_features_hang_together(stores):
 
 
 def test_a_second_pass_lowers_the_noise_of_skies_it_was_not_measured_on(stores):
-    sky = task_of(stores).part("test", whole=1)[0]
+    sky = task_of(stores).numbered(2)
     truth = analysis(sky.targets[:, 0].astype(np.float64), LMAX_KAPPA)
     rho = {}
     for name in ("kappa", "kappa_first"):
@@ -88,7 +90,7 @@ def test_a_second_pass_lowers_the_noise_of_skies_it_was_not_measured_on(stores):
 
 def test_a_sky_is_made_once_and_read_by_tiles(stores, monkeypatch):
     task = task_of(stores)
-    first = task.part("train", whole=1)[0]
+    first = task.numbered(0)
     monkeypatch.setattr(lensed_skies.LensedSkies, "simulate", lambda *_: pytest.fail("made again"))
     inputs, targets = task.stored("train")[0].read(slice(256, 512))
     assert np.array_equal(inputs, first.inputs[256:512]) and np.array_equal(targets, first.targets[256:512])
@@ -129,6 +131,26 @@ def test_plain_networks_see_q_and_u_alone(stores):
     predictor = Predictor(run)
     assert predictor.predict().column_names == ("kappa",)
     assert predictor.task.channels(predictor.scaling)[0] == Channels(spin2=1)
+
+
+def test_compare_judges_networks_beside_the_passes(stores, tmp_path, capsys):
+    """A network that has learnt next to nothing is as good as the passes that it starts from."""
+    words = ["model.width=4", "model.convs_per_level=1", "training.learning_rate=1e-6"]
+    run = trained(stores, *SPIN, *words)
+    assert main(["compare", str(run.folder), "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "lensing.json").read_text())
+    models, last = content["models"], slice(1, None)
+    assert list(models) == ["qe_mv", "iterated", "stack_spin"]
+    ratio = np.array([models[name]["ratio"]["qe_mv"]["value"] for name in ("iterated", "stack_spin")])[:, last]
+    assert (ratio < 0.95).all() and np.allclose(*ratio, rtol=0.02)
+    assert np.all(np.abs(np.array(models["iterated"]["response"]["value"]) - 1) < 1)
+    slopes = np.array(content["responses"]["A_lens"]["qe_mv"]["slope"])[last]
+    assert (slopes > 0.2).all()
+    left = content["delensing"]["models"]
+    assert np.mean(left["iterated"]["left"]["value"]) < np.mean(left["qe_mv"]["left"]["value"])
+    assert all(value < 1 for value in content["latitude"]["models"]["stack_spin"]["value"])
+    assert (tmp_path / "report.html").is_file() and "latitude" in (tmp_path / "report.html").read_text()
+    assert "whole test sky" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

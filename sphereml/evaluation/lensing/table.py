@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.sentences import Sentences
 
@@ -24,7 +24,7 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
         if model["kind"] != "quadratic":
             console.print(_goal(content, name), highlight=False, soft_wrap=True)
     words = Sentences(content)
-    for part in ("responses", "delensing"):
+    for part in ("responses", "delensing", "latitude"):
         if part in content:
             console.print(getattr(words, part)(), highlight=False, soft_wrap=True)
     for note in content["notes"]:
@@ -33,9 +33,8 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
 
 def _noise(content: Mapping[str, Any]) -> Table:
     experiment, reference = content["experiment"], content["experiment"]["reference"]
-    patches = f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
     other = " ".join(model_lines(reference, reference))
-    title = f"C_L and N_L of kappa / 1e-8, {patches} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
+    title = f"C_L and N_L of kappa / 1e-8, {sample(experiment)} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("L", no_wrap=True)
     theory = theory_lines(content)
