@@ -162,9 +162,14 @@ class Simulations:
 def smooth_ratio(cross: np.ndarray, power: np.ndarray) -> np.ndarray:
     """``cross / power`` from sums over bands of a fifth of L, interpolated linearly, ``(lmax + 1,)``; 0 below L = 2."""
     ell = np.arange(len(cross))
-    edges = [2]
-    while edges[-1] < len(cross):
-        edges.append(min(edges[-1] + max(10, edges[-1] // 5), len(cross)))
-    bands = [ell[low:high] for low, high in pairwise(edges)]
+    bands = smooth_bands(len(cross) - 1)
     ratio = [((2 * band + 1) * cross[band]).sum() / ((2 * band + 1) * power[band]).sum() for band in bands]
     return np.where(ell < 2, 0.0, np.interp(ell, [band.mean() for band in bands], ratio))
+
+
+def smooth_bands(lmax: int) -> list[np.ndarray]:
+    """The multipoles from 2 to ``lmax`` in bands as wide as a fifth of L, or 10."""
+    edges = [2]
+    while edges[-1] <= lmax:
+        edges.append(min(edges[-1] + max(10, edges[-1] // 5), lmax + 1))
+    return [np.arange(low, high) for low, high in pairwise(edges)]
