@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,16 @@ def say(line: str) -> None:
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
-    """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses, and each variant."""
+    """One configuration for each model and row of the experiment, or the one that ``model=NAME`` chooses.
+
+    A row is named as itself unless its overrides bring a ``model.name``; what the command line says is above them.
+    """
     config = compose(overrides)
-    chosen = not config.models or any(word.startswith("model=") for word in overrides)
-    models = [[]] if chosen else [[f"model={name}"] for name in config.models]
-    variants = [variant.split() for variant in config.variants] or [[]]
-    words = [[*overrides, *model, *variant] for variant in variants for model in models]
-    return [config] if words == [overrides] else [compose(one) for one in words]
+    if not (config.models or config.rows) or any(word.startswith("model=") for word in overrides):
+        return [config]
+    models = [[f"model={name}"] for name in config.models]
+    rows = [[f"model.name={name}", *row] for name, row in config.rows.items()]
+    return [replace(compose([*more, *overrides]), rows={}) for more in [*models, *rows]]
 
 
 def open_runs(options: argparse.Namespace) -> list[Run]:

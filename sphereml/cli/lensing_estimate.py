@@ -33,15 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Files: FILE, or FILE[NAME] and FILE[#2] (from 0) for a column.  A sky without mask and depth is analysed "
         "directly up to lmax = 2 nside; every other one is filtered by conjugate gradients.  Masks need no apodization."
     )
-    parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map of Q and U")
+    parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map, or image of a patch, of Q and U")
     parser.add_argument("--unit", default="", help="unit of Q and U, when their file states none")
     parser.add_argument("--noise", type=float, help="of Q and U, uK-arcmin (default 1, or that of the depth)")
-    parser.add_argument("--beam", type=float, default=1.0, help="FWHM, arcmin (default 1)")
+    parser.add_argument("--beam", type=float, help="FWHM, arcmin (default 1)")
     parser.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
     parser.add_argument("--lmin-b", type=int, default=0, help="of B alone, e.g. 300 to delens below (default lmin)")
     parser.add_argument("--lmax", type=int, help="of E and B (default 2 nside, at most 3000)")
     parser.add_argument("--lmax-kappa", type=int, help="highest L of kappa (default lmax)")
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
+    parser.add_argument("--run", dest="network", metavar="RUN", help="a trained network in place of the estimator")
+    patch = parser.add_argument_group("flat patches")
+    patch.add_argument("--passes", type=int, help="estimates of kappa, each on B delensed with the last (default 1)")
+    patch.add_argument("--taper", type=float, help="cosine edge of the mask, arcmin (default 14)")
     parser.add_argument("--pixel-window", action="store_true", help="the maps are averages over their pixels")
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
@@ -54,17 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--e-out", metavar="FITS", help="the most likely E, for `sphereml lensing template`")
     output.add_argument("--overwrite", action="store_true")
     output.add_argument("--json", action="store_true", help="one JSON object; null where N0 is infinite")
-    parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
 
 
 def run(options: argparse.Namespace) -> None:
+    from sphereml.cli import lensing_patch
     from sphereml.lensing.full_sky import estimate_kappa
     from sphereml.lensing.kappa_map import KappaMap
     from sphereml.simulate.cmb_spectra import LMAX, load_spectra
     from sphereml.sky.grid import HealpixGrid
     from sphereml.templates.products import refuse_standing
 
+    if lensing_patch.is_patch(options.qu):
+        lensing_patch.estimate(options)
+        return
     if options.network:
         raise UserError("--run: no network of the full sky can be trained yet", "leave it out: --estimator MV")
     products = [Path(name) for name in (options.out, options.e_out) if name]
@@ -100,7 +107,8 @@ def _settings(options: argparse.Namespace) -> EstimateSettings:
         "tolerance",
         "mean_field",
     )
-    return EstimateSettings(**{name: getattr(options, name) for name in names}, seed=options.seed)
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return EstimateSettings(**given, seed=options.seed)
 
 
 def _no_spectra() -> Any:

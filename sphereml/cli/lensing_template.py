@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with --order gradient, or an unlensed one with --order all.  Kappa of `sphereml lensing estimate` is Wiener-"
         "filtered with the N0, response and C_L in its file; any other is taken as it is."
     )
-    parser.add_argument("--kappa", required=True, metavar="FITS", help="HEALPix map of kappa")
-    parser.add_argument("--e", required=True, metavar="FITS", help="E as one column, or Q and U of which E is taken")
+    parser.add_argument("--kappa", metavar="FITS", help="HEALPix map, or image of a patch, of kappa")
+    parser.add_argument("--e", metavar="FITS", help="E as one column, or Q and U of which E is taken")
+    parser.add_argument("--run", dest="network", metavar="RUN", help="a network that makes kappa (and E) of --qu")
+    parser.add_argument("--qu", metavar="FITS", help="Q and U, with --run")
     parser.add_argument("--unit", default="", help="unit of E, when its file states none")
     parser.add_argument("--order", choices=_ORDERS, default="gradient", help="of the expansion (default gradient)")
     parser.add_argument("--lmax", type=int, help="of E, kappa and the template (default 2 nside, at most 3000)")
@@ -35,17 +37,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FITS", help="Q and U, COSMO, of the lensing B alone")
     parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
 
 
 def run(options: argparse.Namespace) -> None:
+    from sphereml.cli import lensing_patch
     from sphereml.lensing.full_sky import TemplateInputs, e_of_maps
     from sphereml.sky.fields import Field
     from sphereml.sky.grid import HealpixGrid
     from sphereml.sky.maps import SkyMap
     from sphereml.templates.products import refuse_standing, write_sky_map
 
+    if not (options.qu if options.network else options.kappa and options.e):
+        raise UserError("a template takes --kappa and --e, or --run and --qu", "give both of a pair")
+    if lensing_patch.is_patch(options.qu or options.kappa):
+        lensing_patch.template(options)
+        return
     if options.network:
         raise UserError("--run: no network of the full sky can be trained yet", "give --kappa and --e")
     refuse_standing([Path(options.out)], options.overwrite)

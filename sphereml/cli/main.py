@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ VERBS = {
     "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
-    "predict": "write full-sky templates of trained models",
+    "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
@@ -139,7 +140,10 @@ def _run(words: list[str]) -> int:
         return _stopped(verb, stop)
     except RecursionError:
         return _refused(UserError("a file is nested too deeply", "give one that is not"))
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # torch has no exception of its own for a CPU without memory.
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
         return _refused(UserError(f"there is not enough memory ({error})", "ask for less, or use a larger machine"))
     except OSError as error:
         if error.errno not in _OF_THE_DISC:
@@ -185,6 +189,7 @@ def _stopped(verb: str | None, stop: Stopped) -> int:
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
+        "predict": "; the same line goes on",
     }
     print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
     return 128 + stop.number

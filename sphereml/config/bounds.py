@@ -110,14 +110,17 @@ def refuse_bomb(text: str, path: Path) -> None:
     except RecursionError:
         values = _MOST_VALUES + 1
     if values > _MOST_VALUES:
-        raise UserError(f"{path} is nested too deeply, or stands for too many values", "write it without aliases")
+        what = f"{path} is nested too deeply, or lists or stands for too many values"
+        raise UserError(what, f"give lists of {_MOST_ITEMS} values at most, and no aliases")
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values that a node stands for, aliases spelled out."""
+    """Values that a node stands for, aliases spelled out; too many for a list that is too long."""
     if id(node) not in known:
         known[id(node)] = _MOST_VALUES + 1  # what holds itself is endless
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if len(inner) > _MOST_ITEMS:
+            return known[id(node)]
         parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
         known[id(node)] = 1 + sum(_count(part, known) for part in parts)
     return known[id(node)]

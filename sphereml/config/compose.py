@@ -26,7 +26,7 @@ from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
-_NOT_IN_HASH = ("output", "models", "variants", "evaluation", "data.stores", "data.folder", "training.threads")
+_NOT_IN_HASH = ("output", "models", "rows", "evaluation", "data.stores", "data.folder", "training.threads")
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -62,7 +62,7 @@ def _composed(words: Sequence[str]) -> Any:
     try:
         with alone_in_hydra(schema, config_folders()):
             return OmegaConf.to_container(hydra_compose(ROOT, overrides=quote_texts(words, schema)))
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise UserError(f"a configuration is no YAML ({_one_line(error)})", "mend the file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error

@@ -69,7 +69,7 @@ def _content(text: str, path: Path) -> dict[str, Any]:
     refuse_bomb(text, path)
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = "" if line is None else f" (line {line + 1})"
         raise UserError(f"{path} is no YAML file{place}", "mend it, or see `sphereml config show`") from None

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sphereml.config.bounds import bound_faults, memory_faults
+from sphereml.config.cross_fit import cross_fit_faults
 from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
@@ -21,9 +22,10 @@ from sphereml.errors import UserError
 CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "stack", *CLOSED_FORMS),
+    "model.arch": ("unet", "resunet", "stack", "spectral", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
+    "model.inputs": ("channels", "integrated", "moments", "scales"),
     "model.features": ("profile", "column"),
     "model.guess": ("column", "linear"),
     "model.gains": ("one", "channels"),
@@ -33,7 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -44,6 +46,7 @@ _POSITIVE = [
     "model.max_width",
     "model.convs_per_level",
     "model.kernel",
+    "model.moments",
     "training.epochs",
     "training.steps_per_epoch",
     "training.batch_size",
@@ -67,6 +70,7 @@ _NOT_NEGATIVE = [
     "evaluation.apodization",
     "loss.lambda_r",
     "loss.l1",
+    "loss.l2",
     "split.buffer",
     "split.centre_margin",
 ]
@@ -117,7 +121,7 @@ def validate(config: ExperimentConfig) -> None:
     for key in _NAMES:
         _require(config, key, lambda value: re.fullmatch(r"\w[\w.+-]*", value), "use letters, digits and _ . + - alone")
     for key in _FOLDERS:
-        _require(config, key, lambda value: value.strip(), "name a folder, . for this one")
+        _require(config, key, lambda value: value.strip() and "\0" not in value, "name a folder, . for this one")
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
     if config.data.kind == "survey":
@@ -128,7 +132,9 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
+    evaluation = config.evaluation
+    own = (*forecast_faults(evaluation.forecast), *cross_fit_faults(evaluation.cross_fit))
+    for fault in (*_size_faults(config), *own):
         raise fault
     for fault in (*schema.faults(config), *memory_faults(config)):
         raise fault

@@ -23,6 +23,7 @@ from sphereml.training.runs import Run
 STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
+    "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
 }
 

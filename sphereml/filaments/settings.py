@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from sphereml.errors import UserError
 
+# Sums over them take time and memory, and no kernel has as many orders.
+_MOST_ORIENTATIONS = 10_000
+
 
 @dataclass(frozen=True)
 class HoughSettings:
@@ -44,6 +47,8 @@ class HoughSettings:
             raise UserError(f"threshold={self.threshold:g} is no share of the length", "give 0 or more, below 1")
         if self.orientations < 3:
             raise UserError(f"{self.orientations} orientations do not fix Q and U", "give at least 3")
+        if self.orientations > _MOST_ORIENTATIONS:
+            raise UserError(f"{self.orientations} orientations are beyond sense", f"give {_MOST_ORIENTATIONS} at most")
         if self.width < 0 or self.softness < 0:
             raise UserError("a width or softness below 0 is impossible", "give 0 or more")
         if self.subpixels < 1 or self.subpixels & (self.subpixels - 1):

@@ -26,6 +26,8 @@ PLANCK_2013 = Cosmology()
 _ACCURACY = 8
 _NONLINEAR = "mead2020"
 LMAX = 6000
+# CAMB takes hours and gigabytes beyond.
+_HIGHEST = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,8 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     Raises:
         UserError: lmax is below 2, or CAMB refuses the cosmology.
     """
-    if lmax < 2:
-        raise UserError(f"lmax {lmax} of the spectra is impossible", "give 2 or more")
+    if not 2 <= lmax <= _HIGHEST:
+        raise UserError(f"lmax {lmax} of the spectra is impossible", f"give 2 to {_HIGHEST}")
     results = run_camb(lmax, cosmology)
     units = {"lmax": lmax, "CMB_unit": "muK", "raw_cl": True}
     plain = results.get_unlensed_scalar_cls(**units).T

@@ -11,11 +11,13 @@ import numpy as np
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
+from sphereml.data.holdings import spell_bytes
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
 from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.splits import build_split, split_files
 from sphereml.data.store import Sky, is_store, open_store
+from sphereml.data.store_cleaning import tree_size
 from sphereml.data.survey import Progress, prepare_survey
 from sphereml.errors import UserError
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
@@ -63,7 +65,10 @@ def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
     path = store_path(data)
     if path in _KEPT:
         return _KEPT[path]
+    there = path.exists()
     sky = prepared(data, lambda: _built(data, progress))
+    if progress and not there:
+        progress(f"the sky is kept for the next time in {path} ({spell_bytes(tree_size(path))})")
     _KEPT.clear()
     _KEPT[path] = sky
     return sky

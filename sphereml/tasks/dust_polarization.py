@@ -29,6 +29,7 @@ import torch
 
 from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.schema import ExperimentConfig
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.domains.channels import Channels
@@ -124,15 +125,17 @@ class DustPolarizationTask(GasTask):
 
     name = "dust_polarization"
     scaling: ClassVar[type[MapScaling]] = PolarizationScaling
+    pixelwise: ClassVar[bool] = False  # the base looks around
 
     def __init__(
-        self, config: ExperimentConfig, say: Say = print, sky: Sky | None = None, split: Split | None = None
+        self, config: ExperimentConfig, say: Say = print, sky: ReadableSky | None = None, split: Split | None = None
     ) -> None:
-        super().__init__(config, say, None if sky is None else polarized(sky), split)
+        super().__init__(config, say, None if sky is None else polarized(sky.whole()), split)
 
     @cached_property
     def sky(self) -> Sky:
-        return polarized(load_sky(self.config.data, self.say))
+        given: Sky | None = self.__dict__.get("readable_sky")
+        return polarized(load_sky(self.config.data, self.say)) if given is None else given
 
     @property
     def features(self) -> str:
@@ -148,7 +151,7 @@ class DustPolarizationTask(GasTask):
 
     def check(self) -> None:
         data = self.config.data
-        if data.kind == "galaxy" and not data.galaxy.polarization and "sky" not in self.__dict__:
+        if data.kind == "galaxy" and not data.galaxy.polarization and "readable_sky" not in self.__dict__:
             raise UserError("the synthetic Galaxy has no Q and U", "give data.galaxy.polarization=true")
         super().check()
         if not self.sky.target_fields:

@@ -36,6 +36,15 @@ CARDS = {
     "weights_hash": ("WEIGHTS", ""),  # a SHA-256 leaves no room for a comment in the card
     "model": ("MODEL", "model that made these maps"),
     "code_version": ("CODEVER", "version of sphereml"),
+    "fitted": ("FITTED", "in-sample, cross-fitted or other sky"),
+    "trained": ("TRAINED", "share of this sky whose target trained"),
+    "chosen": ("CHOSEN", "share whose target chose the epoch"),
+    "held_out": ("HELDOUT", "share kept apart to test"),
+    "folds": ("FOLDS", "regions predicted by runs that never saw them"),
+    "buffer": ("BUFFER", "deg from a region to its nearest training pixel"),
+    "join": ("JOIN", "deg over which regions pass into each other"),
+    "recfield": ("RECFIELD", "deg, receptive field of the network"),
+    "seeds": ("SEEDS", "runs averaged in every region"),
 }
 
 
