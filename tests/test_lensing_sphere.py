@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import healpy
 import numpy as np
 import pytest
 import torch
 from fixtures_lensing import toy_spectra
 
+import sphereml as sm
 from sphereml.cli.main import main
 from sphereml.config.compose import compose
 from sphereml.data.store import Sky
 from sphereml.domains.channels import Channels
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import gaussian_beam, multiply
 from sphereml.harmonics.rings import alm_index
 from sphereml.harmonics.spectra import cross_spectrum
-from sphereml.harmonics.transforms import analysis
+from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sources import lensed_skies
 from sphereml.tasks import open_task
 from sphereml.tasks.lensing_sphere import SphereLensingTask
@@ -151,6 +154,30 @@ def test_compare_judges_networks_beside_the_passes(stores, tmp_path, capsys):
     assert all(value < 1 for value in content["latitude"]["models"]["stack_spin"]["value"])
     assert (tmp_path / "report.html").is_file() and "latitude" in (tmp_path / "report.html").read_text()
     assert "whole test sky" in capsys.readouterr().out
+
+
+def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys):
+    """The map of a test sky gives what the stored features of it give."""
+    words = [*SPIN, "model.width=4", "model.convs_per_level=1", "training.learning_rate=1e-6"]
+    run, task = trained(stores, *words), task_of(stores, *words)
+    legs = task.skies.draw(2).legs
+    seen = multiply(np.stack([legs.e, legs.b]), gaussian_beam(LMAX, 1.0))
+    maps = synthesis(seen, 64, LMAX, spin=2).T
+    sm.write_map(tmp_path / "qu.fits", sm.SkyMap(maps, sm.Field("P", "uK_CMB", spin=2), "nest"))
+    common = ["--qu", str(tmp_path / "qu.fits"), "--run", str(run.folder)]
+    assert main(["lensing", "estimate", *common, "--out", str(tmp_path / "kappa.fits"), "--json"]) == 0
+    curves = json.loads(capsys.readouterr().out)
+    assert curves["L"][-1] == LMAX_KAPPA and all(0 < one < 1.5 for one in curves["response"][5:40])
+    found = analysis(healpy.read_map(tmp_path / "kappa.fits", nest=True).astype(np.float64), LMAX_KAPPA)
+    stored = analysis(Predictor(run).sphere(task.sky).values[:, 0].astype(np.float64), LMAX_KAPPA)
+    assert np.linalg.norm(found - stored) < 0.01 * np.linalg.norm(stored)
+    assert main(["lensing", "template", *common, "--out", str(tmp_path / "b.fits")]) == 0
+    e, b = analysis(sm.read_map(tmp_path / "b.fits").values.T, LMAX, spin=2)
+    assert np.abs(e).max() < 1e-2 * np.abs(b).max()
+    capsys.readouterr()
+    assert main(["lensing", "estimate", *common, "--noise", "2", "--out", str(tmp_path / "other.fits")]) == 2
+    assert main(["lensing", "template", *common, "--order", "all", "--out", str(tmp_path / "other.fits")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2 and not (tmp_path / "other.fits").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
     from sphereml.data.field_maps import FieldMaps
+    from sphereml.evaluation.lensing.own_sky import SkyNetwork
     from sphereml.lensing.full_sky import EstimateSettings, ObservedMaps
     from sphereml.lensing.kappa_map import KappaMap
+    from sphereml.lensing.sphere_filter import Say
 
 # Spelled out here so that --help imports no estimator.
 _ESTIMATORS = ("EB", "EE", "MV")
@@ -72,20 +74,40 @@ def run(options: argparse.Namespace) -> None:
     if lensing_patch.is_patch(options.qu):
         lensing_patch.estimate(options)
         return
-    if options.network:
-        raise UserError("--run: no network of the full sky can be trained yet", "leave it out: --estimator MV")
     products = [Path(name) for name in (options.out, options.e_out) if name]
     if len(set(products)) < len(products):
         raise UserError("--out and --e-out are one file", "give two names")
     refuse_standing(products, options.overwrite)
-    observed, frame = _read(options)
+    network = open_network(options, _progress(options)) if options.network else None
+    observed, frame = read_observed(options)
     settings, npix = _settings(options), observed.maps.shape[1]
+    if network is not None:
+        settings = network.settings(options.pixel_window, options.tolerance)
     settings.reconstruction(npix, observed.weights, observed.depth, _no_spectra())  # refuses before CAMB runs
-    made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
+    if network is None:
+        made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
+    else:
+        made = network.estimate(observed, settings).kappa
     del observed
     kappa = KappaMap(made, HealpixGrid.of_size(npix).nside, frame)
     _write(kappa, products)
     _report(kappa, options)
+
+
+def open_network(options: argparse.Namespace, progress: Say) -> SkyNetwork:
+    """The run that is named; raises UserError for one that was trained for another instrument."""
+    from sphereml.evaluation.lensing.own_sky import SkyNetwork
+    from sphereml.training.runs import Run
+
+    network = SkyNetwork(Run.open(options.network), progress)
+    lensing = network.run.config.lensing
+    own = {"noise": lensing.noise, "beam": lensing.beam, "lmax_kappa": network.task.skies.campaign.lmax_kappa}
+    for name, trained in own.items():
+        given = getattr(options, name, None)
+        if given is not None and given != trained:
+            what = f"--{name.replace('_', '-')} {given:g}, but the run was trained with {trained:g}"
+            raise UserError(what, "leave it out, or train anew")
+    return network
 
 
 def _settings(options: argparse.Namespace) -> EstimateSettings:
@@ -120,7 +142,7 @@ def _no_spectra() -> Any:
     return CmbSpectra(*[np.ones(3)] * 4)
 
 
-def _read(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
+def read_observed(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
     """The maps, in uK (CMB) and single precision, with mask and depth; and their frame."""
     from sphereml.data.field_maps import read_field
     from sphereml.data.unit_conversion import conversion_factor
@@ -168,7 +190,7 @@ def _refuse_frame(name: str, own: str, frame: str) -> None:
         raise UserError(f"{name} is in the frame {own}, the map in {frame}", "bring both to one frame")
 
 
-def _progress(options: argparse.Namespace) -> Any:
+def _progress(options: argparse.Namespace) -> Say:
     return lambda line: _note(line, options)
 
 
@@ -214,7 +236,11 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
         curves: dict[str, Any] = {"L": list(range(2, len(made.n0)))}
         curves["N0"] = [value if math.isfinite(value) else None for value in made.n0[2:].tolist()]
         curves["response"] = made.response[2:].tolist()
-        facts = {"estimator": options.estimator, "simulations": made.simulations, "filter": made.facts or None}
+        facts = {
+            "estimator": options.network or options.estimator,
+            "simulations": made.simulations,
+            "filter": made.facts or None,
+        }
         say(json.dumps(curves | facts))
         return
     say("     L              N0        response")
