@@ -49,7 +49,7 @@ class SphereScores:
         Args:
             of_powers: r of a band is that of its powers; else the mean of its multipoles' r.
         """
-        rows = correlation(*spectra)
+        rows, (cross, one, other) = correlation(*spectra), spectra
         banded = correlation(*(band_power(cl, bands) for cl in spectra)) if of_powers else band_mean(rows, bands)
         means = dict(zip(bands, banded.T, strict=True))
         named = {name: float(values[0]) for name, values in means.items()}
