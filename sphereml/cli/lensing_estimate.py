@@ -48,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
     parser.add_argument("--run", dest="network", metavar="RUN", help="a trained network in place of the estimator")
     patch = parser.add_argument_group("flat patches")
-    patch.add_argument("--passes", type=int, help="estimates of kappa, each on B delensed with the last (default 1)")
     patch.add_argument("--taper", type=float, help="cosine edge of the mask, arcmin (default 14)")
+    what = "above 1: the most likely kappa, each pass on B delensed with the one before (default 1)"
+    parser.add_argument("--passes", type=int, metavar="N", help=what)
     parser.add_argument("--pixel-window", action="store_true", help="the maps are averages over their pixels")
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
@@ -123,22 +124,16 @@ def open_network(options: argparse.Namespace, progress: Say) -> SkyNetwork:
 def _settings(options: argparse.Namespace) -> EstimateSettings:
     from sphereml.lensing.full_sky import EstimateSettings
 
+    if options.taper is not None:
+        raise UserError("--taper is for flat patches; masks of the sky need none", "leave it out")
+    if options.passes is not None and not 1 <= options.passes <= 9:
+        raise UserError(f"--passes {options.passes}", "give 1 to 9; beyond 4 little is gained")
     if options.mean_field < 0 or options.mean_field == 1:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
-    names = (
-        "noise",
-        "beam",
-        "lmin",
-        "lmin_b",
-        "lmax",
-        "lmax_kappa",
-        "estimator",
-        "pixel_window",
-        "tolerance",
-        "mean_field",
-    )
+    names = ("noise", "beam", "lmin", "lmin_b", "lmax", "lmax_kappa", "estimator", "pixel_window", "tolerance")
+    names = (*names, "mean_field", "passes")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return EstimateSettings(**given, seed=options.seed)
 
@@ -245,6 +240,8 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
     if made.facts:
         say("filter: {steps} steps of {seconds_per_step} s, {transform_seconds_per_step} s of that in transforms; "
             "residual {residual:.1e} of {tolerance:.0e}".format(**made.facts))  # fmt: skip
-    if not made.simulations and (options.mask or options.depth):
+    if (options.passes or 1) > 1:
+        say("kappa is the most likely one; its response and noise are what theory expects")
+    elif not made.simulations and (options.mask or options.depth):
         say("no mean field was subtracted and the response is not measured (--mean-field N)")
     say(f"kappa: {options.out}")
