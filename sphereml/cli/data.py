@@ -1,4 +1,4 @@
-"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products of manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products of manifests, files here, and stores."""
 
 from __future__ import annotations
 
