@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,28 +37,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map, or image of a patch, of Q and U")
     parser.add_argument("--unit", default="", help="unit of Q and U, when their file states none")
-    parser.add_argument("--noise", type=float, help="of Q and U, uK-arcmin (default 1, or that of the depth)")
-    parser.add_argument("--beam", type=float, help="FWHM, arcmin (default 1)")
-    parser.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
-    parser.add_argument("--lmin-b", type=int, default=0, help="of B alone, e.g. 300 to delens below (default lmin)")
-    parser.add_argument("--lmax", type=int, help="of E and B (default 2 nside, at most 3000)")
-    parser.add_argument("--lmax-kappa", type=int, help="highest L of kappa (default lmax)")
+    parser.add_argument("--noise", type=float, help="noise of Q and U, uK-arcmin (default 1, or that of the depth)")
+    parser.add_argument("--beam", type=float, help="FWHM of the beam, arcmin (default 1)")
+    parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
+    parser.add_argument(
+        "--lmin-b", type=int, default=0, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)"
+    )
+    parser.add_argument("--lmax", type=int, help="highest multipole of E and B (default 2 nside, at most 3000)")
+    parser.add_argument("--lmax-kappa", type=int, help="highest multipole of kappa (default --lmax)")
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
     parser.add_argument("--run", dest="network", metavar="RUN", help="a trained network in place of the estimator")
     patch = parser.add_argument_group("flat patches")
-    patch.add_argument("--passes", type=int, help="estimates of kappa, each on B delensed with the last (default 1)")
     patch.add_argument("--taper", type=float, help="cosine edge of the mask, arcmin (default 14)")
+    what = "above 1: the most likely kappa, each pass on B delensed with the one before (default 1)"
+    parser.add_argument("--passes", type=int, metavar="N", help=what)
     parser.add_argument("--pixel-window", action="store_true", help="the maps are averages over their pixels")
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
     masked.add_argument("--depth", metavar="FITS", help="noise of Q and U in every pixel, uK-arcmin")
-    masked.add_argument("--tolerance", type=float, default=1e-4, help="of the filter (default 1e-4)")
-    masked.add_argument("--mean-field", type=int, default=0, metavar="N", help="simulations of mean field and response")
-    masked.add_argument("--seed", type=int, default=1, help="of the simulations (default 1)")
+    masked.add_argument(
+        "--tolerance", type=float, default=1e-4, help="relative residual at which the filter stops (default 1e-4)"
+    )
+    masked.add_argument(
+        "--mean-field",
+        type=int,
+        default=0,
+        metavar="N",
+        help="simulations of mean field and response (default 0: none)",
+    )
+    masked.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="FITS", help="kappa with N0, response, filters, mean field")
     output.add_argument("--e-out", metavar="FITS", help="the most likely E, for `sphereml lensing template`")
-    output.add_argument("--overwrite", action="store_true")
+    output.add_argument("--overwrite", action="store_true", help="replace existing files")
     output.add_argument("--json", action="store_true", help="one JSON object; null where N0 is infinite")
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
 
@@ -78,14 +89,14 @@ def run(options: argparse.Namespace) -> None:
     if len(set(products)) < len(products):
         raise UserError("--out and --e-out are one file", "give two names")
     refuse_standing(products, options.overwrite)
-    network = open_network(options, _progress(options)) if options.network else None
+    network = open_network(options, tell) if options.network else None
     observed, frame = read_observed(options)
     settings, npix = _settings(options), observed.maps.shape[1]
     if network is not None:
         settings = network.settings(options.pixel_window, options.tolerance)
     settings.reconstruction(npix, observed.weights, observed.depth, _no_spectra())  # refuses before CAMB runs
     if network is None:
-        made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
+        made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), tell)
     else:
         made = network.estimate(observed, settings).kappa
     del observed
@@ -113,22 +124,16 @@ def open_network(options: argparse.Namespace, progress: Say) -> SkyNetwork:
 def _settings(options: argparse.Namespace) -> EstimateSettings:
     from sphereml.lensing.full_sky import EstimateSettings
 
+    if options.taper is not None:
+        raise UserError("--taper is for flat patches; masks of the sky need none", "leave it out")
+    if options.passes is not None and not 1 <= options.passes <= 9:
+        raise UserError(f"--passes {options.passes}", "give 1 to 9; beyond 4 little is gained")
     if options.mean_field < 0 or options.mean_field == 1:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
-    names = (
-        "noise",
-        "beam",
-        "lmin",
-        "lmin_b",
-        "lmax",
-        "lmax_kappa",
-        "estimator",
-        "pixel_window",
-        "tolerance",
-        "mean_field",
-    )
+    names = ["noise", "beam", "lmin", "lmin_b", "lmax", "lmax_kappa", "estimator", "pixel_window", "tolerance"]
+    names += ["mean_field", "passes"]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return EstimateSettings(**given, seed=options.seed)
 
@@ -155,7 +160,7 @@ def read_observed(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
     maps *= conversion_factor(field.unit, "uK_CMB")
     observed, lost = ObservedMaps(maps, _mask(options, field), _depth(options, field)).without_gaps()
     if lost:
-        _note(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0", options)
+        tell(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0")
     return observed, field.frame
 
 
@@ -188,20 +193,6 @@ def _depth(options: argparse.Namespace, field: FieldMaps) -> np.ndarray | None:
 def _refuse_frame(name: str, own: str, frame: str) -> None:
     if own != frame:
         raise UserError(f"{name} is in the frame {own}, the map in {frame}", "bring both to one frame")
-
-
-def _progress(options: argparse.Namespace) -> Say:
-    return lambda line: _note(line, options)
-
-
-def _note(line: str, options: argparse.Namespace) -> None:
-    """A line for the user, on the error stream where the output is JSON."""
-    import sys
-
-    if options.json:
-        print(line, file=sys.stderr, flush=True)
-    else:
-        say(line)
 
 
 def _write(kappa: KappaMap, products: list[Path]) -> None:
@@ -249,6 +240,8 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
     if made.facts:
         say("filter: {steps} steps of {seconds_per_step} s, {transform_seconds_per_step} s of that in transforms; "
             "residual {residual:.1e} of {tolerance:.0e}".format(**made.facts))  # fmt: skip
-    if not made.simulations and (options.mask or options.depth):
+    if (options.passes or 1) > 1:
+        say("kappa is the most likely one; its response and noise are what theory expects")
+    elif not made.simulations and (options.mask or options.depth):
         say("no mean field was subtracted and the response is not measured (--mean-field N)")
     say(f"kappa: {options.out}")

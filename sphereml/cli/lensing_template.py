@@ -29,14 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", dest="network", metavar="RUN", help="a network that makes kappa (and E) of --qu")
     parser.add_argument("--qu", metavar="FITS", help="Q and U, with --run")
     parser.add_argument("--unit", default="", help="unit of E, when its file states none")
-    parser.add_argument("--order", choices=_ORDERS, default="gradient", help="of the expansion (default gradient)")
-    parser.add_argument("--lmax", type=int, help="of E, kappa and the template (default 2 nside, at most 3000)")
-    parser.add_argument("--nside", type=int, help="of the template (default that of E)")
+    parser.add_argument(
+        "--order", choices=_ORDERS, default="gradient", help="of the expansion in kappa (default gradient: first order)"
+    )
+    parser.add_argument(
+        "--lmax", type=int, help="highest multipole of E, kappa and the template (default 2 nside, at most 3000)"
+    )
+    parser.add_argument("--nside", type=int, help="resolution of the template (default that of E)")
     parser.add_argument(
         "--filtered", action="store_true", help="kappa is Wiener-filtered already, whatever its file holds"
     )
     parser.add_argument("--out", required=True, metavar="FITS", help="Q and U, COSMO, of the lensing B alone")
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
     parser.set_defaults(mask=None, depth=None, json=False)
 

@@ -19,7 +19,7 @@ from sphereml.evaluation.lensing.labels import model_lines, theory_labels
 from sphereml.evaluation.lensing.noise import GOAL
 from sphereml.evaluation.lensing.sentences import Sentences, floats
 from sphereml.plotting import lensing as plots
-from sphereml.plotting.style import write_png
+from sphereml.plotting.style import write_pair
 
 _SKIES = {"unlensed": "polarization before lensing", "gaussian": "Gaussian, with lensed spectra"}
 _SKY_LINES = {"unlensed": "-", "gaussian": "--"}
@@ -46,11 +46,11 @@ def draw_figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
         what = f"{folder / 'kappa_maps.npz'} is missing or damaged"
         raise UserError(what, "run `sphereml study lensing` again") from None
     figures = folder / "figures"
-    for old in figures.glob("*.png"):
+    for old in (*figures.glob("*.png"), *figures.glob("dark/*.png")):
         old.unlink()
     drawn = list(LensingFigures(content, maps).all())
     captions = {item.name: {"title": item.title, "paper": item.paper, "ours": item.ours} for item in drawn}
-    paths = [write_png(item.figure, figures / f"{item.name}.png", dpi=110) for item in drawn]
+    paths = [write_pair(item.figure, figures / f"{item.name}.png") for item in drawn]
     write_atomically(figures / "captions.json", sealed_json(captions))
     return paths
 

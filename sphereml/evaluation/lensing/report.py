@@ -6,12 +6,10 @@ It shows a result with ``figures/*.png`` and ``figures/captions.json`` of its fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
@@ -19,14 +17,14 @@ from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import spelt_fit
-from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
+from sphereml.evaluation.pages import ABSENT, facts, is_finite, links, number, open_environment, picture
 from sphereml.evaluation.protocol import read_json
 
 _REMAKE = LensingResult.remake
 _UNIT = 1e-8
 
 
-def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
+def write_lensing_report(content: Mapping[str, Any], folder: Path, home: Path | None = None) -> Path:
     """Write ``folder/report.html``.
 
     Raises:
@@ -35,17 +33,21 @@ def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "figures" / "captions.json"
     captions = read_json(path, _REMAKE)
     figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
-    return write_atomically(folder / "report.html", render(content, figures).encode())
+    names = [
+        "lensing.json",
+        *(f"{model['run']}/config.json" for model in content["models"].values() if model.get("run")),
+    ]
+    return write_atomically(
+        folder / "report.html", render(content, figures, links((folder, home or folder), names)).encode()
+    )
 
 
-def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
-    """The page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(with_error=_with_error, number=number, fit=spelt_fit, probability=_probability)
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+def render(content: Mapping[str, Any], figures: list[dict[str, Any]], found: Mapping[str, str]) -> str:
+    """The page as text; ``found`` are files beside it that it links to, by name."""
+    filters: dict[str, Callable[..., Any]] = {"with_error": _with_error, "fit": spelt_fit, "probability": _probability}
+    template = open_environment(**filters).get_template("lensing/report.html.j2")
     short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
-        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         content=content,
         sample=sample(content["experiment"]),
         tables=_tables(content, short),
@@ -54,6 +56,8 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         networks={name: model for name, model in content["models"].items() if model["kind"] != "quadratic"},
         quadratic={name: model for name, model in content["models"].items() if model["kind"] == "quadratic"},
         figures=figures,
+        found=found,
+        done=facts(content.get("provenance")),
     )
 
 

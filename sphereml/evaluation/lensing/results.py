@@ -73,10 +73,10 @@ class LensingResult(Result):
 
         return draw_figures(self.content, folder)
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.lensing.report import write_lensing_report
 
-        return write_lensing_report(self.content, folder)
+        return write_lensing_report(self.content, folder, home)
 
     def table(self) -> None:
         from sphereml.evaluation.lensing.table import lensing_table

@@ -15,6 +15,7 @@ from sphereml.evaluation.lensing.sentences import PAPER
 from sphereml.evaluation.lensing.setting import Setting, settings_of
 from sphereml.evaluation.lensing.sphere import SphereSetting
 from sphereml.evaluation.protocol import Result, Study
+from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names
 from sphereml.training.runs import Run
 
@@ -61,6 +62,7 @@ class LensingStudy(Study):
             content["delensing"] = templates
         if isinstance(main, SphereSetting) and "latitude" not in skip:
             content["latitude"] = main.latitude()
+        content["provenance"] = provenance()
         asked = [name for name in main.sections if name in skip]
         content["paper"], content["notes"] = PAPER, notes_of(main, self.settings, content, asked)
         return LensingResult(content, main)
