@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphereml.cli.output import MANNER, say
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
@@ -36,6 +38,7 @@ class _NoSweep(argparse.Action):
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--overwrite", action="store_true", help="train again what is already there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and where, and stop")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -46,19 +49,17 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(overrides=[])
 
 
-def say(line: str) -> None:
-    """A line of progress, at once also in a pipe."""
-    print(line, flush=True)
-
-
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
-    """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses, and each variant."""
+    """One configuration for each model and row of the experiment, or the one that ``model=NAME`` chooses.
+
+    A row is named as itself unless its overrides bring a ``model.name``; what the command line says is above them.
+    """
     config = compose(overrides)
-    chosen = not config.models or any(word.startswith("model=") for word in overrides)
-    models = [[]] if chosen else [[f"model={name}"] for name in config.models]
-    variants = [variant.split() for variant in config.variants] or [[]]
-    words = [[*overrides, *model, *variant] for variant in variants for model in models]
-    return [config] if words == [overrides] else [compose(one) for one in words]
+    if not (config.models or config.rows) or any(word.startswith("model=") for word in overrides):
+        return [config]
+    models = [[f"model={name}"] for name in config.models]
+    rows = [[f"model.name={name}", *row] for name, row in config.rows.items()]
+    return [replace(compose([*more, *overrides]), rows={}) for more in [*models, *rows]]
 
 
 def open_runs(options: argparse.Namespace) -> list[Run]:
@@ -73,17 +74,20 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, as one set, and print its table."""
+    """Save a result with its figures and report, as one set, and print its table, or with ``--json`` its content."""
     from sphereml.data.whole_files import appearing_together
 
     result.remember(folder)
     with appearing_together(folder) as scratch:
         result.save(scratch)
         drawn = {path.name for path in result.figures(scratch)}
-        report = result.report(scratch)
-    for earlier in (folder / "figures").glob("*.png"):
+        report = result.report(scratch, folder)
+    for earlier in (*(folder / "figures").glob("*.png"), *(folder / "figures" / "dark").glob("*.png")):
         if earlier.name not in drawn:
             earlier.unlink()
+    if MANNER.json:
+        say(result.text())
+        return
     result.table()
     say(f"report: {folder / report.name}")
 

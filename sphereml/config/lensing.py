@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 # Keys that lensing has no use for: it draws its skies itself, on patches, and its first guess is the estimator.
 LENSING_FREE = (
     *("data", "split", "loss", "bands", "patches.max_masked"),
-    *("model.features", "model.guess", "model.gains", "model.gain_limit"),
+    *(
+        "model.inputs",
+        "model.moments",
+        "model.scales",
+        "model.features",
+        "model.guess",
+        "model.gains",
+        "model.gain_limit",
+    ),
     *("training.join_validation", "training.footprint", "training.rotations"),
     *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
     *("evaluation.study", "evaluation.forecast", "evaluation.cross_fit"),

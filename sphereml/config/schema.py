@@ -36,15 +36,19 @@ __all__ = [
 class LossConfig:
     """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|``, over ``bands``.
 
+    ``l2`` adds ``l2 mean (T - T')^2``, in place of the first power with ``l1=0``.
+
     Args:
         lambda_r: weight of the correlations
         l1: weight of mean |T - T'|, in standard deviations of the target
+        l2: weight of mean (T - T')^2, in variances of the target
         bands: bands whose correlation counts
         correlation: mode: average of single modes' r; ell: r of spectra; auto: mode on flat patches, ell on the sphere
     """
 
     lambda_r: float = 30.0
     l1: float = 1.0
+    l2: float = 0.0
     bands: list[str] = field(default_factory=lambda: ["r50", "r150"])
     correlation: str = "auto"
 
@@ -85,17 +89,22 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution), or a closed form,
-    ``linear`` or ``integrated``, of polarization also the structure ``tensor`` or ``hough``; ``domain``: ``flat``,
-    ``sphere`` or ``none`` (the closed forms); ``form``: ``plain`` (standardized channels in, standardized dust out) or
-    ``physical`` (a gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and
-    ``gain_limit``, ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``spectral``
+    (convolutions along velocity, pixel by pixel), or a closed form, ``linear`` or ``integrated``, of polarization also
+    the structure ``tensor`` or ``hough``; ``domain``: ``flat``, ``sphere`` or ``none`` (the closed forms); ``form``:
+    ``plain`` (standardized ``inputs`` in, standardized dust out) or ``physical`` (a gain on a first guess; see
+    ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``,
+    ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
         arch: network, or closed-form baseline
         domain: where the network lives; none for closed forms
         form: plain: standardized channels in, standardized target out; physical: a gain on a first guess
+        inputs: what a plain form or the linear model is made of: channels, their integral, the moments sum v^m I_v, or
+            the channels apart by scale
+        moments: number of them, from m = 0
+        scales: multipoles between which the weights of scales change, linearly in log(ell)
         features: what a physical form sees: log column and line profile, or the log column alone
         guess: first guess of a physical form: weights of the column, or of each channel (linear)
         gains: one gain on the guess, or one on each of its channels (with guess linear)
@@ -121,6 +130,9 @@ class ModelConfig:
     arch: str = "unet"
     domain: str = "sphere"
     form: str = "physical"
+    inputs: str = "channels"
+    moments: int = 3
+    scales: list[float] = field(default_factory=lambda: [10.0, 30.0, 100.0])
     features: str = "profile"
     guess: str = "column"
     gains: str = "one"
@@ -207,6 +219,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        notes: what a reader of the scores must know of the data, a line each
         cross_fit: regions and ensembles of cross-fitted templates
         study: what measures the runs of `sphereml study`; empty: the task's own study
         forecast: settings of the study r_forecast
@@ -217,6 +230,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
     study: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
@@ -233,7 +247,7 @@ class ExperimentConfig:
         task: what is learnt from what
         output: folder of the runs
         models: models that `sphereml train` trains; empty: the chosen one
-        variants: overrides, e.g. patches.size=32, with each of which every model is trained; empty: none
+        rows: further runs beside the models, the name of each with its overrides
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -250,7 +264,7 @@ class ExperimentConfig:
     task: str = "dust"
     output: str = "runs"
     models: list[str] = field(default_factory=list)
-    variants: list[str] = field(default_factory=list)
+    rows: dict[str, list[str]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -38,12 +38,17 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit")),)),
+    "dust": TaskSchema(
+        unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit", "dust_paper")),)
+    ),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
-        unused=("model.guess", "model.gains", "evaluation.forecast"),
+        unused=("model.guess", "model.gains"),
         faults=polarization_faults,
-        choices=(("dust_polarization.base", ("tensor", "hough")), ("evaluation.study", ("", "cross_fit"))),
+        choices=(
+            ("dust_polarization.base", ("tensor", "hough")),
+            ("evaluation.study", ("", "cross_fit", "r_forecast")),
+        ),
     ),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(

@@ -22,9 +22,10 @@ from sphereml.errors import UserError
 CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "stack", *CLOSED_FORMS),
+    "model.arch": ("unet", "resunet", "stack", "spectral", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
+    "model.inputs": ("channels", "integrated", "moments", "scales"),
     "model.features": ("profile", "column"),
     "model.guess": ("column", "linear"),
     "model.gains": ("one", "channels"),
@@ -34,7 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "cross_fit", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -45,6 +46,7 @@ _POSITIVE = [
     "model.max_width",
     "model.convs_per_level",
     "model.kernel",
+    "model.moments",
     "training.epochs",
     "training.steps_per_epoch",
     "training.batch_size",
@@ -68,6 +70,7 @@ _NOT_NEGATIVE = [
     "evaluation.apodization",
     "loss.lambda_r",
     "loss.l1",
+    "loss.l2",
     "split.buffer",
     "split.centre_margin",
 ]

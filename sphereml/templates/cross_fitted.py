@@ -22,7 +22,7 @@ from sphereml.errors import UserError
 from sphereml.sky.fields import Field
 from sphereml.sky.maps import SkyMap
 from sphereml.templates.cross_fit import CrossFit
-from sphereml.templates.error_fields import ErrorField, draw_errors, measure_errors, r_band
+from sphereml.templates.error_fields import draw_field, measure_errors, r_band
 from sphereml.templates.error_model import ErrorModel
 from sphereml.templates.products import curve_table, map_table, write_sky_map
 from sphereml.training.predictor import Predictor
@@ -53,20 +53,20 @@ class CrossFitted:
         sigma: of every field, float64 ``(npix, fields)``.
         kept: the mask's weights ``(npix,)``: errors were measured there.
         models: of the errors, by fold and field.
-        errors: how they hang together over the sky, by field; empty for another sky than the training's.
+        errors: spectra of g by field, see :mod:`~sphereml.templates.error_fields`.
     """
 
     maps: SkyMap
     sigma: np.ndarray
     kept: np.ndarray
     models: list[list[ErrorModel]]
-    errors: list[ErrorField]
+    errors: list[np.ndarray]
 
     def realizations(self, count: int, seed: int = 0) -> Iterator[np.ndarray]:
         """Skies that the data allow, ``(npix, O)`` each: the template and a draw of its errors."""
         for number in range(count):
             rng = np.random.default_rng([seed, number])
-            drawn = [draw_errors(one, self.maps.nside, rng) for one in self.errors]
+            drawn = [draw_field(one, self.maps.nside, rng) for one in self.errors]
             parts = [sigma[:, None] * error for sigma, error in zip(self.sigma.T, drawn, strict=True)]
             yield self.maps.values + np.concatenate(parts, axis=1)
 
@@ -146,15 +146,17 @@ def _fit_errors(plan: CrossFit, number: int, fold: FoldPrediction) -> list[Error
     if pixels.sum() < 100:
         what = f"fold {number} has {pixels.sum()} held-out pixels to measure its errors on"
         raise UserError(what, "raise evaluation.cross_fit.buffer, or use maps of a higher Nside")
-    parts = (fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels])
-    return [ErrorModel.fit(*(part[:, columns] for part in parts)) for _, columns in _columns(plan.sky.target_fields)]
+    mean, scatter, target = fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels]
+    weight = plan.representation(number)[pixels]
+    fields = _columns(plan.sky.target_fields)
+    return [ErrorModel.fit(mean[:, own], scatter[:, own], target[:, own], weight) for _, own in fields]
 
 
 def _joined(
     plan: CrossFit,
     folds: Sequence[FoldPrediction],
     models: list[list[ErrorModel]],
-    errors: list[ErrorField],
+    errors: list[np.ndarray],
     header: dict[str, Any],
 ) -> CrossFitted:
     fields = plan.sky.target_fields

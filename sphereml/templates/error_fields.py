@@ -11,7 +11,6 @@ Conventions
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,15 +28,12 @@ _BAND_WIDTH = 12
 _ERROR_BAND_WIDTH = 30
 
 
-@dataclass(frozen=True, eq=False)
-class ErrorField:
-    """Spectra of g: TT ``(1, lmax + 1)``, or EE and BB ``(2, lmax + 1)``."""
+def measure_errors(pulls: Sequence[np.ndarray], masks: Sequence[np.ndarray], field: Field) -> np.ndarray:
+    """Spectra of g: TT ``(1, lmax + 1)``, or EE and BB ``(2, lmax + 1)``.
 
-    spectra: np.ndarray
-
-
-def measure_errors(pulls: Sequence[np.ndarray], masks: Sequence[np.ndarray], field: Field) -> ErrorField:
-    """The mean spectrum of ``residual / sigma`` ``(npix, columns)`` of several folds under their masks ``(npix,)``.
+    Args:
+        pulls: ``residual / sigma`` of several folds, ``(npix, columns)``.
+        masks: where each was held out, ``(npix,)``.
 
     Raises:
         UserError: a field of spin 1, which has no spectra here.
@@ -56,16 +52,14 @@ def measure_errors(pulls: Sequence[np.ndarray], masks: Sequence[np.ndarray], fie
     spectra = np.zeros((len(names), lmax + 1))
     spectra[:, 2:] = np.repeat(np.maximum(found, 0), np.diff(edges), axis=1)
     variance = ((2 * np.arange(lmax + 1) + 1) * spectra.mean(axis=0)).sum() / (4 * np.pi)
-    return ErrorField(spectra / variance)
+    return spectra / variance
 
 
-def draw_errors(errors: ErrorField, nside: int, rng: np.random.Generator) -> np.ndarray:
-    """A draw of g, ``(npix, columns)`` NEST."""
-    alm = np.stack([draw_alm(spectrum, rng) for spectrum in errors.spectra])
-    lmax = errors.spectra.shape[1] - 1
-    if len(alm) == 1:
-        return synthesis(alm[0], nside, lmax)[:, None]
-    return synthesis(alm, nside, lmax, 2).T
+def draw_field(spectra: np.ndarray, nside: int, rng: np.random.Generator) -> np.ndarray:
+    """A Gaussian field ``(npix, columns)`` NEST of TT ``(1, lmax + 1)``, or of spin 2 of EE and BB."""
+    alm = np.stack([draw_alm(spectrum, rng) for spectrum in spectra])
+    lmax = spectra.shape[1] - 1
+    return synthesis(alm[0], nside, lmax)[:, None] if len(alm) == 1 else synthesis(alm, nside, lmax, 2).T
 
 
 def r_band(

@@ -27,16 +27,13 @@ from sphereml.data.store import Sky
 from sphereml.data.unit_conversion import conversion_factor
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import band_power, cross_spectrum
-from sphereml.harmonics.transforms import synthesis
 from sphereml.simulate.cmb import cmb_spectrum
-from sphereml.simulate.fields import draw_alm
-from sphereml.sky.fields import Field
 from sphereml.sky.masks import apodize
-from sphereml.tasks import open_task
+from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.templates.cross_fit import CrossFit
+from sphereml.templates.cross_fit import CrossFit, open_map_task
 from sphereml.templates.cross_fitted import join_folds, predict_folds
-from sphereml.templates.error_fields import components
+from sphereml.templates.error_fields import components, draw_field
 from sphereml.training.fit import fit_task
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.predictor import Predictor
@@ -77,6 +74,10 @@ class LeakTest:
     def bands(self) -> Bands:
         return Bands.edges(*self.settings.edges).clipped(self.sky.grid.safe_lmax)
 
+    @cached_property
+    def _ordinary(self) -> MapTask:
+        return self._task(self.sky, self.run.config.name, Path(self.run.config.output))
+
     @property
     def names(self) -> list[str]:
         """Components that the CMB is looked for in: of a field with a spin its E."""
@@ -85,15 +86,24 @@ class LeakTest:
     @cached_property
     def controls(self) -> dict[str, np.ndarray]:
         """Templates ``(npix, O)`` of the trainings without CMB."""
-        own = Predictor(self.run, self._task(self.sky, self.run.config.name, Path(self.run.config.output)))
-        return {"in_sample": own.sphere(self.sky).values, "cross_fitted": _cross_fitted_maps(self.plan)}
+        own = Predictor(self.run, self._ordinary).sphere(self.sky).values
+        return {"in_sample": own, "cross_fitted": _cross_fitted_maps(self.plan)}
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
         """Where each kind of template is measured, ``(npix,)``."""
-        own = self._task(self.sky, self.run.config.name, Path(self.run.config.output))
+        own = self._ordinary
         regions = {"in_sample": own.split.weigh(own.learning_pixels), "cross_fitted": self.plan.kept}
         return {name: weight * apodize(weight, self.sky.grid, APODIZATION) for name, weight in regions.items()}
+
+    @cached_property
+    def _spectra(self) -> list[np.ndarray]:
+        return target_spectra(self.sky)
+
+    def _draw(self, number: int) -> np.ndarray:
+        """Sky ``number`` of CMB in the units of the targets, float64 ``(npix, O)``."""
+        rng = np.random.default_rng([self.seed, number])
+        return np.concatenate([draw_field(one, self.sky.grid.nside, rng) for one in self._spectra], axis=1)
 
     def measure(self) -> dict[str, Any]:
         """By strength, kind and component: transfer, correlation, control; JSON-ready."""
@@ -102,7 +112,7 @@ class LeakTest:
     def _of_strength(self, strength: float) -> dict[str, Any]:
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         for number in range(self.settings.cmb_skies):
-            cmb = draw_cmb(self.sky, np.random.default_rng([self.seed, number]))
+            cmb = self._draw(number)
             templates = self._templates(strength, number, cmb)
             for kind in KINDS:
                 found[kind].append(self._compared(kind, templates[kind], cmb, strength))
@@ -118,10 +128,10 @@ class LeakTest:
         plan = CrossFit(self.run.config, folder, self.settings, self.say, sky, name)
         return {"in_sample": Predictor(run, task).sphere(sky).values, "cross_fitted": _cross_fitted_maps(plan)}
 
-    def _task(self, sky: Sky, name: str, folder: Path) -> Any:
+    def _task(self, sky: Sky, name: str, folder: Path) -> MapTask:
         """The ordinary task on the regions of the ordinary run."""
         config = replace(self.run.config, name=name, output=str(folder), models=[])
-        return open_task(config, self.say, sky=sky, split=read_split(self.run.split_path))
+        return open_map_task(config, self.say, sky, read_split(self.run.split_path))
 
     def _compared(self, kind: str, template: np.ndarray, cmb: np.ndarray, strength: float) -> dict[str, Any]:
         mask, lmax, fields = self.masks[kind], self.sky.grid.safe_lmax, self.sky.target_fields
@@ -150,26 +160,23 @@ class LeakTest:
     @cached_property
     def _nulls(self) -> dict[str, list[dict[str, np.ndarray]]]:
         """Masked coefficients of skies of CMB that were not added, by kind."""
-        drawn = [draw_cmb(self.sky, np.random.default_rng([self.seed, _FIRST_NULL + i])) for i in range(_NULL_SKIES)]
+        drawn = [self._draw(_FIRST_NULL + index) for index in range(_NULL_SKIES)]
         fields = self.sky.target_fields
         return {kind: [dict(components(cmb, fields, mask)) for cmb in drawn] for kind, mask in self.masks.items()}
 
 
-def draw_cmb(sky: Sky, rng: np.random.Generator) -> np.ndarray:
-    """A CMB in the units of a sky's targets at 353 GHz, float64 ``(npix, O)``.
+def target_spectra(sky: Sky) -> list[np.ndarray]:
+    """C_ell of the CMB in the units of a sky's targets at 353 GHz, by field: TT ``(1, lmax + 1)``, or EE and no BB.
 
     Raises:
         UserError: a target that is not a brightness.
     """
-    return np.concatenate([_draw_field(one, sky, rng) for one in sky.target_fields], axis=1)
-
-
-def _draw_field(field: Field, sky: Sky, rng: np.random.Generator) -> np.ndarray:
-    factor, lmax = conversion_factor("uK_CMB", field.unit, FREQUENCY), sky.grid.safe_lmax
-    alm = factor * draw_alm(cmb_spectrum(lmax, component="EE" if field.spin else "TT"), rng)
-    if not field.spin:
-        return synthesis(alm, sky.grid.nside, lmax)[:, None]
-    return synthesis(np.stack([alm, 0 * alm]), sky.grid.nside, lmax, field.spin).T
+    lmax, found = sky.grid.safe_lmax, []
+    for one in sky.target_fields:
+        factor = conversion_factor("uK_CMB", one.unit, FREQUENCY)
+        power = factor**2 * cmb_spectrum(lmax, component="EE" if one.spin else "TT")
+        found.append(np.stack([power, 0 * power] if one.spin else [power]))
+    return found
 
 
 def _cross_fitted_maps(plan: CrossFit) -> np.ndarray:
