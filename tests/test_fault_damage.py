@@ -120,7 +120,8 @@ def comparison(root: Path) -> Subject:
     """What a report is made of."""
     folder = root / "runs/test"
     read = line("report", folder, product=lambda: (folder / "report.html").read_bytes())
-    return Subject(lambda: [folder / "comparison.json", *(folder / "figures").iterdir()], read)
+    figures = [path for path in (folder / "figures").rglob("*") if path.is_file()]
+    return Subject(lambda: [folder / "comparison.json", *figures], read)
 
 
 def camb_cache(root: Path) -> Subject:
