@@ -1,4 +1,4 @@
-"""The dust study: linear weights as the paper gives them, inputs, the spectral network, rows, conclusions."""
+"""The dust study: linear weights as in the paper's appendix, inputs, the spectral network, rows, conclusions."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.tasks import open_task
 from sphereml.tasks.gas import part_by_scale, velocity_moments
+from sphereml.training.runs import find_runs
 
 GRID = HealpixGrid(16)
 
@@ -165,6 +166,7 @@ def test_the_study_is_restartable_and_says_which_conclusions_hold(tmp_path: Path
     first = done("study", "experiment=small", *lines)
     assert "linear: already trained" in first.out and "conclusions of arXiv:1904.13265" in first.out
     result = load_result(tmp_path / "runs/small")
+    assert all(run.manifest()["tested"] for run in find_runs(tmp_path / "runs/small"))
     skies = result.content["skies"]
     assert set(skies) == {"galaxy-north_south", "galaxy-east_west"}
     claims = {claim["text"]: claim for claim in skies["galaxy-north_south"]["claims"]}

@@ -6,6 +6,7 @@ Runs are comparable on one sky and one split; those of each are measured togethe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from sphereml.config.schema import ExperimentConfig
@@ -42,6 +43,8 @@ class DustPaperStudy(Study):
         weights: list[dict[str, Any]] = []
         for name, runs in _by_sky(self.runs).items():
             study = MapStudy(runs, self.options)
+            for run in runs:
+                _record_test(run)
             comparisons[name] = study.measure()
             drawing = comparisons[name].drawing
             assert drawing is not None
@@ -52,6 +55,12 @@ class DustPaperStudy(Study):
                 weights = overfitting(study.sky.whole(), study.split, study.held_out.bands, nodes)
         content = {"experiment": self.runs[0].config.name, "skies": skies, "overfitting": weights, "notes": _NOTES}
         return DustPaperResult(content, comparisons)
+
+
+def _record_test(run: Run) -> None:
+    """Write into the manifest when the test region was first scored: what is chosen later has seen it."""
+    if "tested" not in run.manifest():
+        run.update(tested=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _by_sky(runs: Sequence[Run]) -> dict[str, list[Run]]:
