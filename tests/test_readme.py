@@ -41,7 +41,7 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", commands("(info|config|data|simulate|bench)"), ids=" ".join)
+@pytest.mark.parametrize("words", commands("(doctor|completion|info|config|data|simulate|bench)"), ids=" ".join)
 def test_small_commands(words):
     assert main(words) == 0
 
