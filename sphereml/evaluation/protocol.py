@@ -22,6 +22,7 @@ from sphereml.training.runs import Run
 
 STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
+    "dust_paper": "sphereml.evaluation.paper.study:DustPaperStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
     "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",

@@ -69,8 +69,9 @@ class LensingFigures:
         yield Drawn("noise", self._noise(), "Reconstruction noise (fig. 9)", paper["iterated"], words.noise())
         yield Drawn("ratio", self._ratio(), "Noise against the quadratic estimator's", paper["noise"], words.ratio())
         yield Drawn("spectra", self._spectra(), "Spectra and residuals (fig. 8)", paper["spectra"], words.spectra())
-        yield Drawn("scatter", self._scatter(), "Scatter of the debiased spectrum (fig. 10)", paper["scatter"],
-                    words.scatter())  # fmt: skip
+        if "degrees" in self.content["experiment"]:
+            yield Drawn("scatter", self._scatter(), "Scatter of the debiased spectrum (fig. 10)", paper["scatter"],
+                        words.scatter())  # fmt: skip
         if "nulls" in self.content:
             yield Drawn("nulls", self._nulls(), "Null tests (eq. 14, fig. 11)", paper["nulls"], words.nulls())
             yield Drawn("nulls_auto", self._null_autos(), "Power where nothing is lensed", paper["nulls"],

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import spelt_fit
@@ -49,6 +49,7 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]], found: Map
     short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
         content=content,
+        sample=sample(content["experiment"]),
         tables=_tables(content, short),
         short=short,
         goal_span=GOAL_SPAN,
@@ -82,7 +83,8 @@ def _tables(
     for what, found in content.get("responses", {}).items():
         slopes = {name: _column({"value": one["slope"], "error": one["error"]}) for name, one in found.items()}
         tables.append((f"Slope of recovered over true power, {what}", short, slopes))
-    return [(*table, _spans(content["bands"])) for table in tables] + _templates(content.get("delensing"), short)
+    whole = [(*table, _spans(content["bands"])) for table in tables] + _templates(content.get("delensing"), short)
+    return whole + _latitudes(content.get("latitude"), short)
 
 
 def _templates(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> list[Any]:
@@ -100,6 +102,14 @@ def _templates(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> lis
         (f"Left, over that of {short[found['reference']]}", heads, columns("ratio"), _spans(found["bands"])),
         (f"Correlation of the {low}", heads, follows, ["with lensing B", "with another B"]),
     ]
+
+
+def _latitudes(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> list[Any]:
+    """Squared errors of kappa over the Wiener-filtered estimator's, by absolute latitude."""
+    if not found:
+        return []
+    columns = {name: _column(model) for name, model in found["models"].items()}
+    return [("Squared error of kappa by |latitude|, over the first pass's", short, columns, _spans(found))]
 
 
 def _spans(bands: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.sentences import Sentences
 from sphereml.evaluation.terminal_tables import print_table
@@ -23,7 +23,7 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
         if model["kind"] != "quadratic":
             console.print(_goal(content, name), highlight=False, soft_wrap=True)
     words = Sentences(content)
-    for part in ("responses", "delensing"):
+    for part in ("responses", "delensing", "latitude"):
         if part in content:
             console.print(getattr(words, part)(), highlight=False, soft_wrap=True)
     for note in content["notes"]:
@@ -32,9 +32,8 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
 
 def _print_noise(content: Mapping[str, Any], console: Console) -> None:
     experiment, reference = content["experiment"], content["experiment"]["reference"]
-    patches = f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
     other = " ".join(model_lines(reference, reference))
-    title = f"C_L and N_L of kappa / 1e-8, {patches} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
+    title = f"C_L and N_L of kappa / 1e-8, {sample(experiment)} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
     theory = theory_lines(content)
     networks = [name for name, model in content["models"].items() if model["kind"] != "quadratic"]
     quadratic = [name for name in content["models"] if name not in networks]

@@ -18,8 +18,8 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
 * ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
 * ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb``
-  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of
-  ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
+  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``left_ee``, ``left_bb``
+  and ``angles``, a list of ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
 * ``power``: by model or group, on the sphere: ``ell``, C_ell of ``target``, ``prediction`` and ``residual``,
   ``transfer`` (C^tp / C^tt) with ``transfer_sem``, and ``amplitude`` (band -> ``{"mean", "sem"}``).
 * ``covariance``: by model or group ``bands`` and the ``correlation`` of their errors; ``latitude``: ``edges`` of |b| in

@@ -3,7 +3,7 @@
 ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of mean-subtracted, masked maps (pseudo-spectra, 3 iterations), averaged
 over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each and
 use no iterations: their differences matter, not their values.  Of Q and U those are the r of E and of B, whose masked
-maps keep their means.
+maps keep their means, and r of a band is that of its powers, as is usual for polarization.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from sphereml.errors import UserError
 from sphereml.evaluation.statistics import PairedDifference, jackknife_error
 from sphereml.harmonics.bands import Bands
-from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
+from sphereml.harmonics.spectra import band_mean, band_power, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import superpixels
 
@@ -42,11 +42,16 @@ class SphereScores:
 
     @classmethod
     def of(
-        cls, cross: np.ndarray, one: np.ndarray, other: np.ndarray, bands: Bands, masks: JackknifeMasks
+        cls, spectra: Sequence[np.ndarray], bands: Bands, masks: JackknifeMasks, of_powers: bool = False
     ) -> SphereScores:
-        """From spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made."""
-        rows = correlation(cross, one, other)
-        means = dict(zip(bands, band_mean(rows, bands).T, strict=True))
+        """From the cross and both auto spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made.
+
+        Args:
+            of_powers: r of a band is that of its powers; else the mean of its multipoles' r.
+        """
+        rows, (cross, one, other) = correlation(*spectra), spectra
+        banded = correlation(*(band_power(cl, bands) for cl in spectra)) if of_powers else band_mean(rows, bands)
+        means = dict(zip(bands, banded.T, strict=True))
         named = {name: float(values[0]) for name, values in means.items()}
         samples = {name: values[1:] for name, values in means.items()}
         cl = np.stack([one, cross, other], axis=1) / masks.mean_squares[:, None, None]
@@ -100,7 +105,8 @@ def score_sphere(
     lmax = min(bands.lmax + 1, masks.grid.safe_lmax)
     maps = np.stack([target, prediction]).astype(np.float64)
     spectra = masks.measure(lambda kept, iterations: masked_spectra(maps, kept, lmax=lmax, iterations=iterations))
-    return SphereScores.of(spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1], bands.clipped(lmax, lmin=2), masks)
+    rows = spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1]
+    return SphereScores.of(rows, bands.clipped(lmax, lmin=2), masks)
 
 
 @dataclass(frozen=True, eq=False)

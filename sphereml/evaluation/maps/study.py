@@ -230,7 +230,7 @@ def _referee(study: MapStudy, scores: TargetScores) -> dict[str, Any]:
 def _notes(study: MapStudy) -> list[str]:
     """What a reader must know to trust the numbers."""
     bands, asked = study.held_out.bands, study.config.bands
-    notes = [
+    notes = [*study.evaluation.notes] + [
         f"The band {name} was asked over {lo:g} <= ell < {hi:g}, the map resolves ell < {bands[name][1]:g}."
         if name in bands
         else f"The band {name} ({lo:g} <= ell < {hi:g}) lies beyond what the map resolves and is left out."

@@ -90,7 +90,7 @@ def _measured(value: float | None, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
 
 
-_QUANTITIES = {"ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+_QUANTITIES = {"left_ee": "EE left", "left_bb": "BB left", "ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
 
 
 def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None:
@@ -108,8 +108,8 @@ def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None
         values = [one["sphere"][key][band] for key in known]
         angles = [f"{angle['mean']:.1f}±{angle['sem']:.1f}" for angle in one["sphere"]["angles"]]
         rows.append([name, *(_measured(value["mean"], value["sem"]) for value in values), *angles])
-    truth = [first[f"true_{key}"][band] for key in known]
-    rows.append(["truth", *(_measured(value["mean"], value["sem"]) for value in truth), *("-" for _ in edges)])
+    truth = [first.get(f"true_{key}", {}).get(band, {}) for key in known]
+    rows.append(["truth", *(_measured(one.get("mean"), one.get("sem")) for one in truth), *("-" for _ in edges)])
     headings = ["model", *known.values(), *(f"{start:.2g}-{end:.2g}" for start, end in edges)]
     print_table(console, title, headings, rows)
 
