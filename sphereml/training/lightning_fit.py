@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -23,29 +22,9 @@ from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
 from sphereml.training.one_process import OneProcess
+from sphereml.training.progress import epoch_progress
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
-
-
-class PlainProgress(Callback):
-    """One line an epoch, for logs and pipes."""
-
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self.name, self.say = name, say
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        shown = "  ".join(f"{key} {float(metrics[key]):.3f}" for key in sorted(metrics))
-        self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
-
-
-class Progress(RichProgressBar):
-    """Lightning's bar without the loggers' version, which is a fixed word here."""
-
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        metrics = super().get_metrics(*args, **kwargs)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class EpochOfBatches(Callback):
@@ -83,7 +62,6 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             enable_version_counter=False,
         )
         judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
-    progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=PRECISIONS[config.precision],
@@ -94,11 +72,11 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
-        callbacks=[EpochOfBatches(train), progress, *judging, keep],
+        callbacks=[EpochOfBatches(train), epoch_progress(run.name, say), *judging, keep],
         plugins=[WholeCheckpoints(), OneProcess()],
         default_root_dir=run.folder,
         enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
+        enable_progress_bar=False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         deterministic="warn",

@@ -89,7 +89,7 @@ class DustPaperResult(Result):
             ),
         ]
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         style = files("sphereml.evaluation").joinpath("report.css").read_text()
         parts = [f"<h1>{escape(self.content['experiment'])}: the dust paper</h1>"]
         for title, headings, lines in self._tables():
