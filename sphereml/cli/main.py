@@ -28,6 +28,7 @@ VERBS = {
     "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
+    "runs": "list runs, with what differs between them",
     "predict": "write full-sky templates of trained models",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
@@ -43,7 +44,7 @@ VERBS = {
 
 _TRAINING = ("train", "study", "demo")
 # Verbs that meet tasks, and so those of plugins.
-_TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
+_TASKS = ("train", "runs", "predict", "compare", "study", "config", "data", "report")
 # Verbs that compose configurations.
 _COMPOSING = ("train", "study", "demo", "config", "data", "simulate", "predict", "bench")
 

@@ -25,7 +25,7 @@ from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
-_NOT_IN_HASH = ("output", "models", "evaluation", "data.stores", "data.folder", "training.threads")
+_NOT_IN_HASH = ("output", "models", "evaluation", "data.stores", "data.folder", "training.threads", "training.processes")
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:

@@ -169,6 +169,7 @@ class TrainingConfig:
         rotations: turn tiles at random
         seed: of weights, batches and dropout
         threads: of the CPU; 0: all cores
+        processes: that train together, each on a device of its own; torchrun or srun starts them
     """
 
     epochs: int = 12
@@ -189,6 +190,7 @@ class TrainingConfig:
     rotations: bool = True
     seed: int = 1
     threads: int = 0
+    processes: int = 1
 
 
 @dataclass

@@ -48,6 +48,7 @@ _POSITIVE = [
     "training.learning_rate",
     "training.decay_every",
     "training.patience",
+    "training.processes",
     "training.validation_batches",
     "evaluation.patches",
 ]

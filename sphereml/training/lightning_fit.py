@@ -16,13 +16,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
-from sphereml.training.one_process import OneProcess
+from sphereml.training.processes import JoinedProcesses, Process, local_device
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
 
@@ -68,7 +69,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     The best epoch on the validation batches is kept, or without them the last.
     """
     quieten_lightning()
-    config = run.config.training
+    config, process = run.config.training, module.process
     train = EpochSeeds(config.seed, STREAMS["train"], config.steps_per_epoch)
     validation = EpochSeeds(config.seed, STREAMS["validation"], config.validation_batches) if validates else None
     allow_tf32(config.precision == "tf32")
@@ -83,22 +84,21 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             enable_version_counter=False,
         )
         judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
-    progress: Callback = Progress() if sys.stdout.isatty() else PlainProgress(run.name, say)
+    progress: Callback = Progress() if sys.stdout.isatty() and process.writes else PlainProgress(run.name, say)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=PRECISIONS[config.precision],
         gradient_clip_val=config.clip or None,
-        accelerator="auto",
-        devices=1,
+        **_devices(process),
         logger=[
             CSVLogger(run.folder, name="logs", version=_csv_version(run)),
             TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
         ],
         callbacks=[EpochOfBatches(train), progress, *judging, keep],
-        plugins=[WholeCheckpoints(), OneProcess()],
+        plugins=[WholeCheckpoints(), JoinedProcesses(process)],
         default_root_dir=run.folder,
         enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
+        enable_progress_bar=isinstance(progress, Progress),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         deterministic="warn",
@@ -126,6 +126,16 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
         facts["diverged_after_epoch"] = trainer.current_epoch
         say(f"{run.name}: the training diverged in epoch {trainer.current_epoch}; epoch {state['epoch'] + 1} is kept")
     return facts
+
+
+def _devices(process: Process) -> dict[str, Any]:
+    """One device of this machine, and the strategy that joins the processes of several."""
+    if process.count == 1:
+        return {"accelerator": "auto", "devices": 1}
+    # Running statistics are equal on all: those of the first process need not be sent at every step.
+    strategy = DDPStrategy(broadcast_buffers=False)
+    devices = [local_device()] if torch.cuda.is_available() else 1
+    return {"accelerator": "auto", "devices": devices, "num_nodes": process.count, "strategy": strategy}
 
 
 def _csv_version(run: Run) -> str:
