@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +29,16 @@ TOLERANCES: dict[tuple[torch.dtype, str], float] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--freeze", action="store_true", help="write the numbers of test_frozen.py anew")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts of the fault suite, by kind of trial and verdict."""
+    reports = [one for key in ("passed", "failed") for one in terminalreporter.stats.get(key, [])]
+    found = [value for one in reports for name, value in one.user_properties if name == "faults"]
+    for kind in dict.fromkeys(kind for kind, _ in found):
+        counts = sum((Counter(counts) for name, counts in found if name == kind), Counter())
+        verdicts = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+        terminalreporter.write_line(f"faults: {counts.total()} {kind}: {verdicts}")
 
 
 @pytest.fixture(scope="session", autouse=True)

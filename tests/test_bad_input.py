@@ -39,6 +39,7 @@ from sphereml.config.overrides import config_names
 from sphereml.config.schema import Disc, ExperimentConfig
 from sphereml.config.validation import check_resolution, validate
 from sphereml.errors import UserError
+from sphereml.training.runs import Run
 
 MODELS = ", ".join(config_names()["model"])
 
@@ -68,7 +69,7 @@ UNKNOWN = [
     ("model=nosuch", f"there is no model 'nosuch': choose {MODELS}"),
     ("model=unet_shpere", "did you mean unet_sphere?"),
     ("experiment=dust_dmeo", "did you mean dust_demo?"),
-    ("experiment=nosuch", "dust_demo, dust_real_sample"),
+    ("experiment=nosuch", "dust_demo, dust_polarization"),
     ("data=nosuch", "galaxy, hi4pi_planck, real_sample"),
     ("split=nosuch", "north_south"),
     ("training=nosuch", "default, demo"),
@@ -375,8 +376,12 @@ SPOILT: dict[str, tuple[Callable[[Place], object], str]] = {
     "manifest a list": (lambda s: (s.run("linear") / "manifest.json").write_text("[]"), "manifest.json is damaged"),
     "manifest gone": (lambda s: (s.run("linear") / "manifest.json").unlink(), "has no manifest.json"),
     "training unfinished": (
-        lambda s: edit(s.run("linear") / "manifest.json", '"complete": true', '"complete": false'),
+        lambda s: Run.open(s.run("linear")).update(complete=False),
         "is not finished: .*--resume",
+    ),
+    "manifest edited": (
+        lambda s: edit(s.run("linear") / "manifest.json", '"complete": true', '"complete": null'),
+        "manifest.json is damaged",
     ),
 }
 

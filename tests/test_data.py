@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from sphereml.data.file_checksums import file_checksum
 from sphereml.data.healpix_fits import UNSEEN, read_healpix, read_mask
 from sphereml.data.manifests import list_products, load_manifest
 from sphereml.data.prepare import prepare_healpix, prepared, store_path
-from sphereml.data.store import COLUMN_PER_K_KMS, Sky, column, open_dataset, open_store, write_store
+from sphereml.data.store import COLUMN_PER_K_KMS, FORMAT_VERSION, Sky, column, open_dataset, open_store, write_store
 from sphereml.data.units import KNOWN_UNITS, parse_unit, reconcile_units
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field
@@ -379,7 +380,7 @@ def test_a_store_that_lost_a_file_is_refused(tmp_path: Path, lost: str) -> None:
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     path = write_store(tmp_path / "sky", make_sky())
     metadata = (path / "zarr.json").read_text()
-    (path / "zarr.json").write_text(metadata.replace('"format_version": 2', '"format_version": 99'))
+    (path / "zarr.json").write_text(metadata.replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
     with refused(tmp_path, "version 99"):
         open_store(path)
 
@@ -475,6 +476,11 @@ def test_a_damaged_store_is_built_anew_and_a_foreign_one_refused(folder: Path) -
     (store_path(data) / "targets/c/5/0").unlink()
     sky = prepared(data, lambda: prepare_healpix(data))
     np.testing.assert_array_equal(open_store(store_path(data)).target, sky.target)
+    (store_path(data) / "zarr.json").write_text("")
+    sky = prepared(data, lambda: prepare_healpix(data))
+    np.testing.assert_array_equal(open_store(store_path(data)).target, sky.target)
+    shutil.rmtree(store_path(data))
+    store_path(data).mkdir()
     (store_path(data) / "zarr.json").write_text("{}")
     with refused(folder.parent, "not a sphereml store"):
         prepared(data, lambda: prepare_healpix(data))

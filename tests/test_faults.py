@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures_cli import GALAXY, PATCHES, done, sphereml
+from fixtures_cli import DUST, GALAXY, MASK, PATCHES, RINGS, TOTAL, done, sphereml
 
 from sphereml.data.holdings import lock
+from sphereml.data.whole_files import write_atomically
 from sphereml.training.checkpoints import LAST, PREVIOUS
 from sphereml.training.regression import Regression
 from sphereml.training.runs import Run
@@ -87,12 +91,107 @@ def test_a_checkpoint_runs_no_code(words, tmp_path, monkeypatch):
         (checkpoints / name).write_bytes(pickle.dumps(Trap(mark)))
     refused = sphereml("train", *words, "--resume")
     assert "checkpoints" in refused.refusal and "--overwrite" in refused.refusal
+    done("train", *words, "--overwrite")
+    expected = Run.open(the_folder(tmp_path)).weights()
     # Under Slurm Lightning looks for such a file in the working folder.
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     torch.save({"trap": Trap(mark)}, "hpc_ckpt_1.ckpt")
+    Path(LAST).write_bytes(pickle.dumps(Trap(mark)))
     done("train", *words, "--overwrite")
     assert not mark.exists()
+    assert all(torch.equal(value, expected[name]) for name, value in Run.open(the_folder(tmp_path)).weights().items())
+
+
+def test_a_trap_is_one(tmp_path):
+    """Unpickled, the file of the test above would leave its mark."""
+    pickle.loads(pickle.dumps(Trap(tmp_path / "mark")))
+    assert (tmp_path / "mark").exists()
+
+
+def test_stores_are_named_and_cleaned(tmp_path):
+    stores = tmp_path / "stores"
+    said = done("train", *WORDS, "model=linear", f"data.stores={stores}", f"output={tmp_path / 'runs'}").out
+    (path,) = stores.iterdir()
+    assert f"the sky is kept for the next time in {path}" in said
+    shutil.copytree(path, stores / "old.zarr")
+    (stores / "old.zarr" / "inputs" / "zarr.json").write_bytes(b"")
+    said = done("data", "clean", stores).out
+    assert f"removed: {stores / 'old.zarr'}" in said and "it is damaged" in said and f"kept: {path}" in said
+    assert "1 stores removed" in done("data", "clean", stores, "--all").out and not list(stores.iterdir())
+    assert "there is no folder" in sphereml("data", "clean", tmp_path / "nowhere").refusal
+
+
+_REFUSED = [
+    ["train", "nosuch=1"],
+    ["train", "experiment=dust_demo", "training.epochs=0"],
+    ["study", "lensing", "lensing.lmin=0"],
+    ["simulate", "lensing", "lensing.skies=0"],
+    ["compare", "nowhere"],
+    ["predict", "nowhere", "--out", "x"],
+    ["report", "nowhere"],
+    ["marginalize", "--sky", "bad.fits", "--mask", "bad.fits", "--template", "bad.fits"],
+    ["spectra", "bad.fits", "--mask", "bad.fits", "--edges", "2,8"],
+    ["hough", "bad.fits", "--out", "x.fits"],
+    ["hough", "bad.fits", "--out", "x.fits", "--orientations", "1"],
+    ["lensing", "n0", "--noise", "-1", "--beam", "1"],
+    ["lensing", "estimate", "--qu", "bad.fits", "--noise", "1", "--beam", "1", "--out", "x.fits"],
+    ["lensing", "template", "--e", "bad.fits", "--kappa", "bad.fits", "--out", "x.fits"],
+    ["data", "info", "nowhere"],
+    ["bench", "conv", "--nside", "3"],
+    ["train", "experiment=dust_real_sample", "data.folder=."],
+]
+_MODULES = """
+import json, sys
+from sphereml.cli.main import main
+codes = [main(words) for words in json.loads(sys.argv[1])]
+print(json.dumps([codes, [name for name in ("torch", "camb") if name in sys.modules]]))
+"""
+
+
+def test_refusals_import_neither_torch_nor_camb(tmp_path):
+    """Of a command line, a configuration or a header: all of these in one process."""
+    for name in ("bad.fits", RINGS, TOTAL, DUST, MASK):
+        (tmp_path / name).write_bytes(b"SIMPLE  = nonsense")
+    program = [sys.executable, "-c", _MODULES, json.dumps(_REFUSED)]
+    outcome = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    codes, heavy = json.loads(outcome.stdout.splitlines()[-1])
+    assert codes == [2] * len(_REFUSED), outcome.stderr
+    assert not heavy and outcome.stderr.count("\n") == len(_REFUSED), outcome.stderr
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        done("simulate", "dust", *SMALL, f"data.stores={tmp_path / 'stores'}")
+        done("train", *WORDS, "model=linear", f"data.stores={tmp_path / 'stores'}", f"output={tmp_path / 'runs'}")
+        done("predict", tmp_path / "runs/test", "--out", tmp_path / "out")
+    finally:
+        os.umask(before)
+    made = [path for folder in ("stores", "runs", "out") for path in (tmp_path / folder).rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {0o750}
+
+
+def test_strays_of_dead_processes_are_swept(tmp_path):
+    """Those of this machine alone, and not of a process that lives."""
+    node, dead = platform.node(), subprocess.Popen(["true"])
+    dead.wait()
+    names = [f".a.{node}-{dead.pid}.scratch", f".b.{node}-{os.getppid()}.scratch", f".c.elsewhere-{dead.pid}.scratch"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_atomically(tmp_path / "d", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "d"}
+
+
+def test_a_killed_overwrite_is_finished_by_the_next_line(words, tmp_path):
+    """Killed between taking the finished run away and bringing the new one to its place."""
+    done("train", *words, "model=linear")
+    folder = the_folder(tmp_path)
+    folder.rename(folder.with_name(f".{folder.name}.old"))
+    assert "already trained" in done("train", *words, "model=linear").out
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_a_finished_run_stays_until_the_new_one_stands(words, tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from fixtures_cli import PATCHES, done, sphereml
 
+import sphereml as sm
 from sphereml.config.compose import compose
 from sphereml.config.forecast import ForecastConfig, ForecastSurvey
 from sphereml.errors import UserError
@@ -133,3 +135,24 @@ def test_dust_is_scaled_as_a_modified_black_body():
 def test_impossible_forecasts_are_refused(override):
     with pytest.raises(UserError, match="forecast"):
         compose(["task=maps", f"evaluation.forecast.{override}"])
+
+
+def test_the_study_trains_draws_and_reports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["data.galaxy.nside=16", "data.galaxy.channels=4", "data.galaxy.channel_width=20.4", "bands.r50=[14.4,30]"]
+    drawn = ["evaluation.forecast.skies=20", "evaluation.forecast.edges=[8,16,24]", "evaluation.forecast.r=[0]"]
+    words = ["experiment=r_forecast", "models=[structure_tensor]", *small, *PATCHES, *drawn]
+    out = done("study", *words).out
+    assert "large: sky 20 of 20" in out and "true dust" in out
+    result = sm.load_result(tmp_path / "runs/r_forecast")
+    assert {row["template"] for row in result.rows()} == {"none", "structure_tensor", "true dust"}
+    large = result.content["surveys"]["large"]
+    assert large["held_out"] and large["templates"]["none"]["explicit"]["r"][0]["plain"]["bias"] > 0.1
+    assert "Survey large" in (tmp_path / "runs/r_forecast/report.html").read_text()
+    again = done("study", *words).out
+    assert "sky 20 of 20" not in again
+
+
+def test_the_forecast_needs_a_known_dust():
+    refusal = sphereml("study", "experiment=r_forecast", "data=real_sample").refusal
+    assert "true dust" in refusal

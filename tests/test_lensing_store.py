@@ -17,6 +17,7 @@ from sphereml.cli.main import main
 from sphereml.cli.simulate import parse_skies
 from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.config.schema import PatchConfig
+from sphereml.data.whole_files import json_digest, read_sealed_json, sealed_json
 from sphereml.errors import UserError
 from sphereml.patches.lambert import LambertPatch
 from sphereml.simulate import lensing_store
@@ -246,7 +247,11 @@ def test_other_folders_and_versions_are_refused(store: Path, tmp_path: Path):
     with pytest.raises(UserError, match="holds no lensing simulations"):
         LensingStore.open(tmp_path)
     header = store / "campaign.json"
-    header.write_text(json.dumps(json.loads(header.read_text()) | {"format_version": 99}))
+    known = read_sealed_json(header)
+    header.write_text(json.dumps(known | {"lmax": 99, "checksum": json_digest(known)}))
+    with pytest.raises(UserError, match=r"campaign\.json is damaged"):
+        LensingStore.open(store)
+    header.write_bytes(sealed_json(known | {"format_version": 99}))
     with pytest.raises(UserError, match="format version 99, not 1"):
         LensingStore.open(store)
 

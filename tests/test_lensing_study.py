@@ -296,7 +296,8 @@ def test_a_study_measures_everything(runs: list[Run], tmp_path: Path, capsys: py
     content = json.loads((tmp_path / "lensing.json").read_text())
     ensemble = "mean of 2 resunet_small"
     assert list(content["models"]) == ["resunet_small-s1", "resunet_small-s2", "qe_naive", "qe_eb", "qe_mv", ensemble]
-    assert {"nulls", "omega_c", "uncertainty", "e", "theory", "patch_sizes"} <= set(content)
+    assert {*LensingStudy.sections, "e", "theory", "patch_sizes"} <= set(content)
+    assert set(content["responses"]) == {"A_lens", "omega_c"} and "truth" in content["delensing"]["models"]
     assert set(content["seeds"]) == {ensemble} and "N0_iterated" in content["theory"]
     bands = len(content["bands"]["ell"])
     for model in content["models"].values():
@@ -314,7 +315,7 @@ def test_the_verb_reuses_finished_runs_and_skips(runs: list[Run], tmp_path: Path
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
     words = [*WORDS, f"output={runs[0].folder.parents[1]}", "training.seed=1"]
-    skip = ["--skip", "nulls", "omega_c", "uncertainty"]
+    skip = ["--skip", *LensingStudy.sections]
     verb.run(parser.parse_args(["lensing", *words, "--out", str(tmp_path), *skip]))
     content = json.loads((tmp_path / "lensing.json").read_text())
     assert "nulls" not in content and "resunet_small" in content["models"] and not content["seeds"]

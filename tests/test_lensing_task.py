@@ -160,7 +160,7 @@ def test_train_on_the_command_line(place, capsys):
         (["lensing.simulator=curved", "lensing.lmax=1000"], "raise lensing.lmax"),
         (["patches.size=34", "model.depth=1"], None),
         (["patches.size=33", "model.depth=0"], "even"),
-        (["model=unet_sphere"], "flat patches"),
+        (["model=unet_sphere"], "lmax_eb"),
         (["model=linear"], "resunet"),
         (["lensing.simulator=curved", "lensing.lmax=3000"], "simulate lensing"),
         (["lensing.simulator=curved", "lensing.lmax=3000", "lensing.skies=2"], "each part needs a sky"),

@@ -22,7 +22,7 @@ from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import sample_patches
 from sphereml.sky.rotations import frame_at
 from sphereml.tasks.dust import DustTask
-from sphereml.templates.full_sky import predict_template
+from sphereml.templates.full_sky import predict_templates
 from sphereml.training.fit import fit_task
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.predictor import Predictor
@@ -195,7 +195,7 @@ class Killed(BaseException):
 def test_a_killed_prediction_goes_on_to_the_same_bytes(trained, stored32, tmp_path, monkeypatch, model):
     run, whole, made = trained(model), tmp_path / "whole.fits", tmp_path / "made.fits"
     predictor = Predictor(run, tile_side=16)
-    predict_template(whole, predictor, stored32)
+    predict_templates(tmp_path, {"whole": predictor}, stored32)
     keep, count = FinishedPieces.get, 0
 
     def stopping(self: FinishedPieces, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -207,13 +207,13 @@ def test_a_killed_prediction_goes_on_to_the_same_bytes(trained, stored32, tmp_pa
 
     monkeypatch.setattr(FinishedPieces, "get", stopping)
     with pytest.raises(Killed):
-        predict_template(made, predictor, stored32)
+        predict_templates(tmp_path, {"made": predictor}, stored32)
     monkeypatch.undo()
     pieces = sorted((tmp_path / ".made.fits.partial").glob("*.piece"))
     assert not made.exists() and len(pieces) == 20
     pieces[3].write_bytes(pieces[3].read_bytes()[:-4] + b"junk")  # made again, as its checksum says
     lines: list[str] = []
-    predict_template(made, replace(predictor, say=lines.append), stored32)
+    predict_templates(tmp_path, {"made": replace(predictor, say=lines.append)}, stored32)
     assert made.read_bytes() == whole.read_bytes() and lines
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

@@ -57,6 +57,10 @@ def run(options: argparse.Namespace) -> None:
     for name, value in vars(options).items():
         if type(value) is int and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} is impossible", "give 1 or more")
+    if "nside" in options:
+        from sphereml.sky.grid import HealpixGrid
+
+        HealpixGrid(options.nside)
     result = _BENCHMARKS[options.what](options)
     if options.json:
         say(json.dumps(result))

@@ -1,4 +1,4 @@
-"""``sphereml data list|fetch|verify|prepare|info|stokes``: products of the manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products of the manifests, their files here, and stores."""
 
 from __future__ import annotations
 
@@ -49,11 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stokes.add_argument("--out", type=Path, required=True, metavar="FITS", help="I, Q and U in K km/s")
     stokes.add_argument("--channels", type=int, nargs=2, default=[], metavar=("FIRST", "LAST"), help="from 0 (all)")
     stokes.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    clean = actions.add_parser("clean", help="remove prepared stores that nothing reads any more")
+    clean.add_argument("folder", nargs="?", type=Path, default=Path("stores"), help="of stores (default: stores)")
+    clean.add_argument("--all", action="store_true", help="remove those that may be read again too; they are rebuilt")
 
 
 def run(options: argparse.Namespace) -> None:
-    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare, "info": _info, "stokes": _stokes}
-    actions[options.action](options)
+    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "prepare": _prepare, "info": _info}
+    (actions | {"stokes": _stokes, "clean": _clean})[options.action](options)
+
+
+def _clean(options: argparse.Namespace) -> None:
+    from sphereml.data.holdings import spell_bytes
+    from sphereml.data.store_cleaning import clean_stores
+
+    removed, kept, swept = clean_stores(options.folder, options.all)
+    for one in removed:
+        say(f"removed: {one.path} ({spell_bytes(one.size)}{f'; it {one.fault}' if one.fault else ''})")
+    for path in swept:
+        say(f"removed: {path} (of a process that was killed)")
+    for one in kept:
+        say(f"kept: {one.path} ({spell_bytes(one.size)})")
+    freed = spell_bytes(sum(one.size for one in removed))
+    say(f"{len(removed)} stores removed ({freed}), {len(kept)} kept in {options.folder}")
 
 
 def _add_places(parser: argparse.ArgumentParser, flag: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,16 @@ def say(line: str) -> None:
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
-    """One configuration for each model of the experiment, or the one that ``model=NAME`` chooses."""
+    """One configuration for each model and row of the experiment, or the one that ``model=NAME`` chooses.
+
+    A row is named as itself unless its overrides bring a ``model.name``; what the command line says is above them.
+    """
     config = compose(overrides)
-    chosen = not config.models or any(word.startswith("model=") for word in overrides)
-    return [config] if chosen else [compose([*overrides, f"model={name}"]) for name in config.models]
+    if not (config.models or config.rows) or any(word.startswith("model=") for word in overrides):
+        return [config]
+    models = [[f"model={name}"] for name in config.models]
+    rows = [[f"model.name={name}", *row] for name, row in config.rows.items()]
+    return [replace(compose([*more, *overrides]), rows={}) for more in [*models, *rows]]
 
 
 def open_runs(options: argparse.Namespace) -> list[Run]:
@@ -74,12 +81,19 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, and print its table."""
-    result.save(folder)
-    result.figures(folder)
-    report = result.report(folder)
+    """Save a result with its figures and report, as one set, and print its table."""
+    from sphereml.data.whole_files import appearing_together
+
+    result.remember(folder)
+    with appearing_together(folder) as scratch:
+        result.save(scratch)
+        drawn = {path.name for path in result.figures(scratch)}
+        report = result.report(scratch)
+    for earlier in (folder / "figures").glob("*.png"):
+        if earlier.name not in drawn:
+            earlier.unlink()
     result.table()
-    say(f"report: {report}")
+    say(f"report: {folder / report.name}")
 
 
 def study_folder(folder: str, config: ExperimentConfig) -> Path:

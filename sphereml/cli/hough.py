@@ -83,13 +83,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _hough(options: argparse.Namespace) -> _Method:
-    from sphereml.filaments.hough import HoughSettings, HoughTransform
+    from sphereml.filaments.settings import HoughSettings
 
     names = ("length", "smoothing", "threshold", "orientations", "width", "softness", "subpixels")
     settings = HoughSettings(**{name: getattr(options, name) for name in names})
 
     def transform(gas: GasChannels) -> Transform:
         import torch
+
+        from sphereml.filaments.hough import HoughTransform
 
         pixel = 60 * gas.grid.resolution
         if settings.length < _FEW_PIXELS * pixel:

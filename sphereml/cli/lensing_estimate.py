@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
     del observed
     kappa = KappaMap(made, HealpixGrid.of_size(npix).nside, frame)
-    _write(kappa, products, options.overwrite)
+    _write(kappa, products)
     _report(kappa, options)
 
 
@@ -174,22 +174,14 @@ def _note(line: str, options: argparse.Namespace) -> None:
         say(line)
 
 
-def _write(kappa: KappaMap, products: list[Path], overwrite: bool) -> None:
+def _write(kappa: KappaMap, products: list[Path]) -> None:
     """All products or none."""
-    from sphereml.templates.products import write_sky_map
+    from sphereml.data.whole_files import write_together
+    from sphereml.templates.products import serialize_sky_map
 
-    written: list[Path] = []
-    try:
-        for path in reversed(products):
-            first = path is products[0]
-            tables = _tables(kappa) if first else ()
-            written.append(
-                write_sky_map(path, kappa if first else kappa.wiener_e(), overwrite=overwrite, tables=tables)
-            )
-    except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
+    first, *rest = products
+    contents = {path: serialize_sky_map(kappa.wiener_e()) for path in rest}
+    write_together({first: serialize_sky_map(kappa, _tables(kappa))} | contents)
 
 
 def _tables(kappa: KappaMap) -> list[fits.BinTableHDU]:

@@ -8,7 +8,9 @@ its traceback).  Nothing heavy is imported here, so ``--help`` answers at once; 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,7 @@ VERBS = {
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
     "runs": "list runs, with what differs between them",
-    "predict": "write full-sky templates of trained models",
+    "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
     "marginalize": "fit templates to a sky map and subtract them",
@@ -41,6 +43,9 @@ VERBS = {
     "info": "versions, device, threads",
     "bench": "time layers, graphs, transforms and tiles beside what is known",
 }
+
+# What the disc refuses in places that do not expect it.
+_OF_THE_DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 _TRAINING = ("train", "study", "demo")
 # Verbs that meet tasks, and so those of plugins.
@@ -129,13 +134,29 @@ def _run(words: list[str]) -> int:
             with searching(getattr(options, "config_dir", [])):
                 (_show_configuration if getattr(options, "cfg", None) else options.run)(options)
     except UserError as error:
-        print(f"sphereml: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except KeyboardInterrupt:
         return _stopped(verb, Stopped(signal.SIGINT))
     except Stopped as stop:
         return _stopped(verb, stop)
+    except RecursionError:
+        return _refused(UserError("a file is nested too deeply", "give one that is not"))
+    except (MemoryError, RuntimeError) as error:
+        # torch has no exception of its own for a CPU without memory.
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        return _refused(UserError(f"there is not enough memory ({error})", "ask for less, or use a larger machine"))
+    except OSError as error:
+        if error.errno not in _OF_THE_DISC:
+            raise
+        what = f"{error.filename or 'the output'} cannot be used ({error.strerror})"
+        return _refused(UserError(what, "see to the disc and its permissions"))
     return 0
+
+
+def _refused(error: UserError) -> int:
+    print(f"sphereml: {error}", file=sys.stderr)
+    return 2
 
 
 def _show_configuration(options: argparse.Namespace) -> None:
@@ -169,6 +190,7 @@ def _stopped(verb: str | None, stop: Stopped) -> int:
         "study": "; the same line with --resume goes on",
         "demo": "; the same line goes on",
         "simulate": "; the same line goes on",
+        "predict": "; the same line goes on",
     }
     print(f"sphereml: {stop}{ways.get(verb or '', '')}", file=sys.stderr)
     return 128 + stop.number

@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
     """Fit amplitudes, subtract, and write ``cleaned.fits``, ``marginalization.json`` and ``spectra.png``."""
     from sphereml.config.schema import BandsConfig
     from sphereml.data.healpix_fits import UnsaidCards
+    from sphereml.data.whole_files import appearing_together
     from sphereml.harmonics.bands import Bands
     from sphereml.plotting.spectra import power_curves
     from sphereml.plotting.style import write_png
@@ -59,8 +60,9 @@ def run(options: argparse.Namespace) -> None:
     for one in (sky, *templates):
         refuse_unfit(one, sky.maps, mask)
     result = clean(sky, templates, mask, Bands(**vars(BandsConfig())), lmin=options.lmin, lmax=options.lmax)
-    result.save(folder)
-    write_png(power_curves(*_curves(result), sky.maps.unit, title="masked sky"), folder / "spectra.png")
+    with appearing_together(folder) as scratch:
+        result.save(scratch)
+        write_png(power_curves(*_curves(result), sky.maps.unit, title="masked sky"), scratch / "spectra.png")
     _report(result)
     _say_choices(options, mask, [sky, *templates])
     say(f"cleaned map: {folder / 'cleaned.fits'}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphereml.cli.cross_fitting import add_cross_fitting, write_cross_fitted
 from sphereml.cli.experiment import add_runs, not_a_file, open_runs, say
 
 if TYPE_CHECKING:
@@ -19,26 +20,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", default="", metavar="FOLDER", help="where to write (default: templates/ beside the runs)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_cross_fitting(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """``--data`` may be a folder of maps, a prepared store, or words such as ``data=NAME`` for other data."""
+    for path in write_cross_fitted(options) if options.cross_fit else _ordinary(options):
+        say(f"template: {path}")
+
+
+def _ordinary(options: argparse.Namespace) -> list[Path]:
     from sphereml.evaluation.protocol import StudyOptions, open_study
 
     other = _other_data(options)
     runs = open_runs(options)
     folder = not_a_file(Path(options.out) if options.out else runs[0].folder.parent / "templates")
     if other:
-        paths = _of_other_data(runs, other, folder, options.overwrite)
-    else:
-        paths = open_study(runs, StudyOptions(say)).write_templates(folder, options.overwrite)
-    for path in paths:
-        say(f"template: {path}")
+        return _of_other_data(runs, other, folder, options.overwrite)
+    return open_study(runs, StudyOptions(say)).write_templates(folder, options.overwrite)
 
 
 def _other_data(options: argparse.Namespace) -> list[str]:
     """Words that configure other data, or the path of a store; taken out of the options."""
-    words = [word for word in options.overrides if word.startswith(("data=", "data."))]
+    words = [word for word in (*options.runs, *options.overrides) if word.startswith(("data=", "data."))]
+    options.runs = [word for word in options.runs if word not in words]
     if options.data and ("=" in options.data or Path(options.data, "zarr.json").is_file()):
         words, options.data = [*words, options.data], None
     return words
@@ -49,7 +54,7 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     from sphereml.data.sky_on_disk import SkyOnDisk
     from sphereml.evaluation.run_groups import run_names
     from sphereml.sources.sky import read_sky
-    from sphereml.templates.full_sky import predict_template
+    from sphereml.templates.full_sky import predict_templates
     from sphereml.templates.products import refuse_standing
     from sphereml.training.predictor import Predictor
 
@@ -59,6 +64,6 @@ def _of_other_data(runs: Sequence[Run], other: list[str], folder: Path, overwrit
     sky = read_sky(compose([*other, *stores]).data, say) if "=" in last else SkyOnDisk.open(last)
     paths = [folder / f"{name}.fits" for name in run_names(runs)]
     refuse_standing(paths, overwrite)
-    for path, run in zip(paths, runs, strict=True):
-        predict_template(path, Predictor(run, say=say), sky, overwrite)
+    named = dict(zip(run_names(runs), runs, strict=True))
+    predict_templates(folder, {name: Predictor(run, say=say) for name, run in named.items()}, sky)
     return paths

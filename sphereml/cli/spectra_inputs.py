@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_special
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _beam(options: argparse.Namespace, nside: int, lmax: int) -> np.ndarray | No
 
 def _columns(path: str) -> np.ndarray:
     """Numbers of a text file, ``(row, column)``, without a first column that counts 0, 1, 2, ..."""
+    refuse_special(Path(path).expanduser())
     try:
         table = np.loadtxt(Path(path).expanduser(), ndmin=2)
     except OSError as error:

@@ -17,7 +17,12 @@ from sphereml.cli.train import train_models
 from sphereml.config.experiment_files import is_experiment_file
 
 # The first word may name a study in place of its usual experiment.
-_USUAL = {"lensing": "experiment=lensing_small", "dust": "experiment=dust_demo"}
+_USUAL = {
+    "lensing": "experiment=lensing_small",
+    "dust": "experiment=dust_demo",
+    "cross_fit": "experiment=cross_fit_quick",
+    "r_forecast": "experiment=r_forecast",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

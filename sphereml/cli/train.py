@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import add_overrides, add_training_flags, model_configs, say
@@ -11,6 +12,7 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
+    from sphereml.training.processes import Process
     from sphereml.training.runs import Run
 
 
@@ -25,28 +27,48 @@ def run(options: argparse.Namespace) -> None:
 
     sweep = swept_words(options.overrides) if options.multirun else [options.overrides]
     jobs = [model_configs(words) for words in sweep]
-    from sphereml.training.processes import together
-
-    failed = []
-    with together(jobs[0][0].training.processes) as process:
+    failed: list[UserError] = []
+    with _processes(jobs[0][0].training.processes) as process:
         for words, configs in zip(sweep, jobs, strict=True):
             try:
                 runs = train_models(configs, options.resume, options.overwrite)
             except UserError as error:
-                if len(jobs) == 1 or process.count > 1:
+                if len(jobs) == 1 or process is not None:
                     raise
                 failed.append(error)
                 say(f"{' '.join(words)}: {error}")
                 continue
-            if process.writes:
+            if process is None or process.writes:
                 for one in runs:
                     say(f"{one.name}: {one.folder}  ({one.manifest()['seconds_train']:.1f} s)")
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} combinations failed, first: {failed[0].what}", failed[0].mend)
 
 
+def _processes(count: int) -> AbstractContextManager[Process | None]:
+    """The processes that train together; None for one, which needs no torch to find faults."""
+    if count == 1:
+        return nullcontext()
+    from sphereml.training.processes import together
+
+    return together(count)
+
+
+def _refuse_unreadable(configs: Sequence[ExperimentConfig]) -> None:
+    """Read the maps of one's own before torch is imported: what is wrong with them is told at once."""
+    if configs[0].training.processes > 1:  # the first one reads them, and the others then
+        return
+    from sphereml.config.tasks import is_used
+    from sphereml.sources.sky import load_sky
+
+    for config in configs:
+        if config.data.kind != "galaxy" and is_used(config.task, "data.kind"):
+            load_sky(config.data, say)
+
+
 def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: bool) -> list[Run]:
     """The finished runs of all configurations; what one of them cannot have is refused before the first is trained."""
+    _refuse_unreadable(configs)
     from sphereml.tasks import open_task
     from sphereml.training.fit import fit_task, warn
     from sphereml.training.lifecycle import FitOptions

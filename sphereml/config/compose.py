@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from sphereml.config.bounds import refuse_bomb
 from sphereml.config.documentation import commented_yaml, document_keys
 from sphereml.config.experiment_files import named_experiment
 from sphereml.config.outer_hydra import ROOT, alone_in_hydra
@@ -25,7 +26,10 @@ from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
-_NOT_IN_HASH = ("output", "models", "evaluation", "data.stores", "data.folder", "training.threads", "training.processes")
+_NOT_IN_HASH = (
+    *("output", "models", "rows", "evaluation", "data.stores", "data.folder"),
+    *("training.threads", "training.processes", "training.logger"),
+)
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -61,7 +65,7 @@ def _composed(words: Sequence[str]) -> Any:
     try:
         with alone_in_hydra(schema, config_folders()):
             return OmegaConf.to_container(hydra_compose(ROOT, overrides=quote_texts(words, schema)))
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise UserError(f"a configuration is no YAML ({_one_line(error)})", "mend the file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error
@@ -77,6 +81,7 @@ def load(path: Path) -> ExperimentConfig:
 
     if not path.is_file():
         raise UserError(f"{path} does not exist", "name a run folder that `sphereml train` made")
+    refuse_bomb(path.read_text(errors="replace"), path)
     try:
         container: Any = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:

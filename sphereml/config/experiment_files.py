@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from sphereml.config.bounds import refuse_bomb, refuse_special
 from sphereml.config.resources import searching
 from sphereml.errors import UserError
 
@@ -57,7 +58,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is no YAML, holds no keys, or would not be merged at the top of a configuration.
     """
-    text = _text(path)
+    text = read_text(path)
     content = _content(text, path)
     if not re.search(rf"^{PACKAGE}\s*$", text, re.MULTILINE):
         raise UserError(f"{path} is merged at the wrong place", f"let its first line be {PACKAGE}")
@@ -65,9 +66,10 @@ def read_experiment(path: Path) -> dict[str, Any]:
 
 
 def _content(text: str, path: Path) -> dict[str, Any]:
+    refuse_bomb(text, path)
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = "" if line is None else f" (line {line + 1})"
         raise UserError(f"{path} is no YAML file{place}", "mend it, or see `sphereml config show`") from None
@@ -78,14 +80,16 @@ def _content(text: str, path: Path) -> dict[str, Any]:
 
 def _complete(path: Path) -> str:
     """The text of a file with what it may leave out."""
-    text = _text(path)
+    text = read_text(path)
     named = "name" in _content(text, path)
     text = text if re.search(rf"^{PACKAGE}\s*$", text, re.MULTILINE) else f"{PACKAGE}\n{text}"
     name = re.sub(r"[^\w.+-]+", "_", path.stem).lstrip("_.+-") or "experiment"
     return text if named else f"{text.rstrip()}\nname: {name}\n"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a YAML file; raises UserError when it cannot be read."""
+    refuse_special(path)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 # Keys that lensing has no use for: it draws its skies itself, on patches, and its first guess is the estimator.
 LENSING_FREE = (
     *("data", "split", "loss", "bands", "patches.max_masked"),
-    *("model.features", "model.guess", "model.gains", "model.gain_limit"),
+    *(
+        "model.inputs",
+        "model.moments",
+        "model.scales",
+        "model.features",
+        "model.guess",
+        "model.gains",
+        "model.gain_limit",
+    ),
     *("training.join_validation", "training.footprint", "training.rotations"),
     *("evaluation.apodization", "evaluation.block_nside", "evaluation.cuts"),
-    *("evaluation.study", "evaluation.forecast"),
+    *("evaluation.study", "evaluation.forecast", "evaluation.cross_fit"),
 )
 
 
@@ -150,6 +158,12 @@ def lensing_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if model.arch not in ("unet", "resunet", "stack") or model.domain == "none":
         what = f"model.arch={model.arch} with model.domain={model.domain} cannot learn lensing"
         yield UserError(what, "choose unet, resunet or stack, flat or on the sphere")
+    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
+        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
+    if not 1 <= lensing.passes <= 9:
+        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
+    if lensing.passes > 1 and model.form == "plain":
+        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
     yield from _sphere_faults(config) if model.domain == "sphere" else _patch_faults(config)
 
 
@@ -163,10 +177,6 @@ def _patch_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if lensing.simulator == "curved":
         yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa", "q", "u"))
-    if not 1 <= lensing.passes <= 9:
-        yield UserError(f"lensing.passes={lensing.passes}", "give 1 to 9; beyond 4 little is gained")
-    if lensing.passes > 1 and config.model.form == "plain":
-        yield UserError("lensing.passes with model.form=plain, which has no estimate", "leave it out")
     if config.patches.size % 2:
         yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
 
@@ -181,8 +191,6 @@ def _sphere_faults(config: ExperimentConfig) -> Iterator[UserError]:
     yield from _band_faults(lensing, min(3 * nside - 1, lensing.spectra_lmax))
     yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa"))
-    if lensing.passes > 1:
-        yield UserError("lensing.passes on the sphere", "leave it out: passes are made on patches")
     if lensing.lmax_kappa and not 2 <= lensing.lmax_kappa <= lensing.lmax_eb:
         what = f"lensing.lmax_kappa={lensing.lmax_kappa} with lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, "give 2 to lmax_eb, or 0 for lmax_eb")
@@ -192,8 +200,6 @@ def _band_faults(lensing: LensingConfig, top: float) -> Iterator[UserError]:
     if not 2 <= lensing.lmin < lensing.lmax_eb <= top:
         what = f"lensing.lmin={lensing.lmin} and lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, f"give 2 <= lmin < lmax_eb <= {top:.0f}, what pixels and spectra hold")
-    if not 0 <= lensing.lmin_b < lensing.lmax_eb:
-        yield UserError(f"lensing.lmin_b={lensing.lmin_b}", f"give 0 for none, or up to lmax_eb {lensing.lmax_eb}")
 
 
 def _sky_faults(lensing: LensingConfig) -> Iterator[UserError]:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from sphereml.config.experiment_files import read_experiment
+from sphereml.config.bounds import refuse_bomb, refuse_long
+from sphereml.config.experiment_files import read_experiment, read_text
 from sphereml.config.resources import config_folders, resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import SCHEMAS, dotted_keys
@@ -24,6 +25,7 @@ _OVERRIDE = re.compile(r"(?P<added>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*
 
 def check_override(word: str) -> None:
     """Raise UserError unless ``word`` is ``group=NAME`` with a known name, or ``key=value`` with a known key."""
+    refuse_long(word)
     match = _OVERRIDE.fullmatch(word)
     if match is None:
         raise UserError(f"{word!r} is no override", "write key=value, such as training.epochs=3")
@@ -34,6 +36,9 @@ def check_override(word: str) -> None:
             raise unknown_key(key)
     elif value not in names and not (key == "experiment" and value == "null"):
         raise UserError(f"there is no {key} {value!r}", f"{_meant(value, names)}choose {', '.join(names)}")
+    elif value in names:
+        file = _files(key)[value]
+        refuse_bomb(read_text(file), file)
 
 
 def unknown_key(key: str) -> UserError:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sphereml.config.cross_fit import CrossFitConfig
+from sphereml.config.dust_polarization import DustPolarizationConfig
 from sphereml.config.forecast import ForecastConfig
 from sphereml.config.lensing import LensingConfig
 from sphereml.config.sky import DataConfig, Disc, GalaxyConfig, MapField, SplitConfig
 
 __all__ = [
     "BandsConfig",
+    "CrossFitConfig",
     "DataConfig",
     "Disc",
     "EvaluationConfig",
@@ -33,15 +36,19 @@ __all__ = [
 class LossConfig:
     """Equation 2.3 of arXiv:1904.13265: ``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|``, over ``bands``.
 
+    ``l2`` adds ``l2 mean (T - T')^2``, in place of the first power with ``l1=0``.
+
     Args:
         lambda_r: weight of the correlations
         l1: weight of mean |T - T'|, in standard deviations of the target
+        l2: weight of mean (T - T')^2, in variances of the target
         bands: bands whose correlation counts
         correlation: mode: average of single modes' r; ell: r of spectra; auto: mode on flat patches, ell on the sphere
     """
 
     lambda_r: float = 30.0
     l1: float = 1.0
+    l2: float = 0.0
     bands: list[str] = field(default_factory=lambda: ["r50", "r150"])
     correlation: str = "auto"
 
@@ -82,22 +89,28 @@ class PatchConfig:
 class ModelConfig:
     """A network or baseline.
 
-    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``linear`` or ``integrated``; ``domain``: ``flat``, ``sphere`` or ``none`` (the
-    closed-form baselines); ``form``: ``plain`` (standardized channels in, standardized dust out) or ``physical`` (a
-    gain on a first guess; see ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``, and
-    ``sphereml.tasks.lensing_features``).
+    ``arch``: ``unet``, ``resunet``, ``stack`` (residual convolutions at one resolution: depth 0), ``spectral``
+    (convolutions along velocity, pixel by pixel), or a closed form, ``linear`` or ``integrated``, of polarization also
+    the structure ``tensor`` or ``hough``; ``domain``: ``flat``, ``sphere`` or ``none`` (the closed forms); ``form``:
+    ``plain`` (standardized ``inputs`` in, standardized dust out) or ``physical`` (a gain on a first guess; see
+    ``sphereml.tasks.dust`` for ``features``, ``guess``, ``gains`` and ``gain_limit``,
+    ``sphereml.tasks.dust_polarization`` and ``sphereml.tasks.lensing_features``).
 
     Args:
         name: of the model, part of the run folder's name
         arch: network, or closed-form baseline
         domain: where the network lives; none for closed forms
         form: plain: standardized channels in, standardized target out; physical: a gain on a first guess
+        inputs: what a plain form or the linear model is made of: channels, their integral, the moments sum v^m I_v, or
+            the channels apart by scale
+        moments: number of them, from m = 0
+        scales: multipoles between which the weights of scales change, linearly in log(ell)
         features: what a physical form sees: log column and line profile, or the log column alone
         guess: first guess of a physical form: weights of the column, or of each channel (linear)
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings
+        depth: number of poolings (a stack has none)
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
@@ -117,6 +130,9 @@ class ModelConfig:
     arch: str = "unet"
     domain: str = "sphere"
     form: str = "physical"
+    inputs: str = "channels"
+    moments: int = 3
+    scales: list[float] = field(default_factory=lambda: [10.0, 30.0, 100.0])
     features: str = "profile"
     guess: str = "column"
     gains: str = "one"
@@ -205,6 +221,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        cross_fit: regions and ensembles of cross-fitted templates
         study: what measures the runs of `sphereml study`; empty: the task's own study
         forecast: settings of the study r_forecast
     """
@@ -214,6 +231,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
     study: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
@@ -229,6 +247,7 @@ class ExperimentConfig:
         task: what is learnt from what
         output: folder of the runs
         models: models that `sphereml train` trains; empty: the chosen one
+        rows: further runs beside the models, the name of each with its overrides
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -237,6 +256,7 @@ class ExperimentConfig:
         model: network or baseline
         training: optimization
         evaluation: the held-out comparison
+        dust_polarization: settings of the task dust_polarization
         lensing: settings of the task lensing
     """
 
@@ -244,6 +264,7 @@ class ExperimentConfig:
     task: str = "dust"
     output: str = "runs"
     models: list[str] = field(default_factory=list)
+    rows: dict[str, list[str]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -252,4 +273,5 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dust_polarization: DustPolarizationConfig = field(default_factory=DustPolarizationConfig)
     lensing: LensingConfig = field(default_factory=LensingConfig)

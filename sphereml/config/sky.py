@@ -159,7 +159,7 @@ class SplitConfig:
         fold: the lune that tests, from 0
         validation_lon [deg]: longitudes of the training side that validate, [from, to)
         mask_file: map of weights, 0 (drop) to 1 (keep)
-        sky_fraction: keep the faintest share of the first target, in (0, 1]; null: all
+        sky_fraction: keep the faintest share of the first target (its intensity, of polarization), in (0, 1]; null: all
         smoothing [deg]: FWHM of the smoothing before the faintest part is chosen
         cuts: discs that no region holds
     """

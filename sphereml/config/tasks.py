@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sphereml.config.dust_polarization import DustPolarizationConfig, polarization_faults
 from sphereml.config.lensing import LENSING_FREE, LensingConfig, lensing_faults
 from sphereml.config.maps import GAS_SETTINGS, map_faults, regression_faults
 from sphereml.errors import UserError
@@ -37,7 +38,18 @@ class TaskSchema:
 
 
 SCHEMAS: dict[str, TaskSchema] = {
-    "dust": TaskSchema(unused=("evaluation.study", "evaluation.forecast")),
+    "dust": TaskSchema(
+        unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit", "dust_paper")),)
+    ),
+    "dust_polarization": TaskSchema(
+        settings=DustPolarizationConfig,
+        unused=("model.guess", "model.gains"),
+        faults=polarization_faults,
+        choices=(
+            ("dust_polarization.base", ("tensor", "hough")),
+            ("evaluation.study", ("", "cross_fit", "r_forecast")),
+        ),
+    ),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),
     "lensing": TaskSchema(
         settings=LensingConfig,

@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from sphereml.config.bounds import bound_faults, memory_faults
+from sphereml.config.cross_fit import cross_fit_faults
 from sphereml.config.forecast import forecast_faults
 from sphereml.config.schema import Disc, ExperimentConfig, ModelConfig, SplitConfig
 from sphereml.config.survey import check_survey
 from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
+CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
-    "model.arch": ("unet", "resunet", "stack", "linear", "integrated"),
+    "model.arch": ("unet", "resunet", "stack", "spectral", *CLOSED_FORMS),
     "model.domain": ("flat", "sphere", "none"),
     "model.form": ("plain", "physical"),
+    "model.inputs": ("channels", "integrated", "moments", "scales"),
     "model.features": ("profile", "column"),
     "model.guess": ("column", "linear"),
     "model.gains": ("one", "channels"),
@@ -31,7 +35,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -42,6 +46,7 @@ _POSITIVE = [
     "model.max_width",
     "model.convs_per_level",
     "model.kernel",
+    "model.moments",
     "training.epochs",
     "training.steps_per_epoch",
     "training.batch_size",
@@ -66,6 +71,7 @@ _NOT_NEGATIVE = [
     "evaluation.apodization",
     "loss.lambda_r",
     "loss.l1",
+    "loss.l2",
     "split.buffer",
     "split.centre_margin",
 ]
@@ -86,6 +92,8 @@ def allowed_values(task: str) -> dict[str, tuple[str, ...]]:
 
 def validate(config: ExperimentConfig) -> None:
     """Raise UserError for the first impossible value."""
+    for fault in bound_faults(asdict(config)):
+        raise fault
     for key, number in _numbers(asdict(config)):
         if not math.isfinite(number):
             raise UserError(f"{key}={number}", "give a finite number")
@@ -114,7 +122,7 @@ def validate(config: ExperimentConfig) -> None:
     for key in _NAMES:
         _require(config, key, lambda value: re.fullmatch(r"\w[\w.+-]*", value), "use letters, digits and _ . + - alone")
     for key in _FOLDERS:
-        _require(config, key, lambda value: value.strip(), "name a folder, . for this one")
+        _require(config, key, lambda value: value.strip() and "\0" not in value, "name a folder, . for this one")
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
     if config.data.kind == "survey":
@@ -125,9 +133,11 @@ def validate(config: ExperimentConfig) -> None:
     if config.training.schedule == "plateau" and config.training.join_validation:
         what = "training.schedule=plateau waits for a validation loss, and training.join_validation leaves none"
         raise UserError(what, "choose another schedule, or join_validation=false")
-    for fault in (*_size_faults(config), *forecast_faults(config.evaluation.forecast)):
+    evaluation = config.evaluation
+    own = (*forecast_faults(evaluation.forecast), *cross_fit_faults(evaluation.cross_fit))
+    for fault in (*_size_faults(config), *own):
         raise fault
-    for fault in schema.faults(config):
+    for fault in (*schema.faults(config), *memory_faults(config)):
         raise fault
 
 
@@ -158,14 +168,12 @@ def check_folds(split: SplitConfig) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
-    closed_form = model.arch in ("linear", "integrated")
+    closed_form = model.arch in CLOSED_FORMS
     if closed_form != (model.domain == "none"):
         raise UserError(
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
-    if model.arch == "stack" and model.depth:
-        raise UserError(f"model.arch=stack with model.depth={model.depth}", "a stack has one level: give model.depth=0")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"

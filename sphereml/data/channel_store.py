@@ -2,8 +2,8 @@
 
 A store under way is ``.NAME.partial`` beside ``NAME``; as NAME carries a hash of everything that shapes the store, maps
 made under other settings never mix with these.  Each map is one ``.npy`` of its own, there whole or not at all, so a
-killed preparation goes on at the first map that is absent.  At the end the maps are turned from one file per channel
-into superpixels with all their channels, block by block, and the store takes its name.
+killed preparation goes on at the first map that is absent or damaged.  At the end the maps are turned from one file per
+channel into superpixels with all their channels, block by block, and the store takes its name.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereml.data.file_checksums import file_checksum
 from sphereml.data.holdings import lock, refuse_full
 from sphereml.data.store import Sky, refuse_unwritable, superpixel_size, write_blocks
+from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 
@@ -48,17 +50,34 @@ class StagedMaps:
     folder: Path
 
     def __contains__(self, name: str) -> bool:
-        return (self.folder / f"{name}.npy").is_file()
+        """Whether all of a map is there, as it was put; one that is damaged is as if it were not, and is told."""
+        if not self._record(name).is_file():
+            return False
+        try:
+            whole = self._checksums(name) == read_sealed_json(self._record(name))["checksums"]
+        except (OSError, ValueError, KeyError, UserError):
+            whole = False
+        if not whole:
+            tell_rebuilt(self.folder / f"{name}.npy")
+        return whole
 
     def put(self, name: str, staged: StagedMap) -> None:
         """Keep a map; it counts as there only when all of it is."""
         self._write(f"{name}.gaps.npy", staged.gaps)
-        self._write(f"{name}.mean.npy", np.float64(staged.mean))
         self._write(f"{name}.npy", staged.values.astype(np.float32, copy=False))
+        record = {"mean": staged.mean, "checksums": self._checksums(name)}
+        write_atomically(self._record(name), sealed_json(record))
 
     def get(self, name: str) -> StagedMap:
-        gaps, mean = (np.load(self.folder / f"{name}.{part}.npy") for part in ("gaps", "mean"))
-        return StagedMap(np.load(self.folder / f"{name}.npy", mmap_mode="r"), gaps, float(mean))
+        mean = float(read_sealed_json(self._record(name))["mean"])
+        values = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return StagedMap(values, np.load(self.folder / f"{name}.gaps.npy"), mean)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _checksums(self, name: str) -> list[str]:
+        return [file_checksum(self.folder / f"{name}{part}.npy") for part in ("", ".gaps")]
 
     def clear_scratch(self) -> None:
         """Remove what a killed process left half-written."""
@@ -86,7 +105,7 @@ class StagedMaps:
         scratch.replace(path)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _write(self, name: str, values: np.ndarray | np.float64) -> None:
+    def _write(self, name: str, values: np.ndarray) -> None:
         scratch = self.folder / f"{name}.scratch"
         with scratch.open("wb") as stream:
             np.save(stream, values)

@@ -17,10 +17,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
+from sphereml.config.bounds import refuse_beyond_memory
 from sphereml.data.channels import kelvin_factor
 from sphereml.data.cube_headers import celestial_wcs
 from sphereml.data.fits_checksums import refuse_stale
-from sphereml.data.fits_files import FitsFile, Unit, open_fits, refuse_beyond_memory, refuse_compressed
+from sphereml.data.fits_files import FitsFile, Unit, open_fits, refuse_compressed
 from sphereml.data.stored_values import Scaling
 from sphereml.data.velocity import VelocityAxis, spectral_axis_number, velocity_axis
 from sphereml.errors import UserError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_special
 from sphereml.data.fits_files import unreadable
 from sphereml.data.manifests import UNKNOWN, ProductFile, list_products
 from sphereml.errors import UserError
@@ -17,6 +18,7 @@ _SAMPLES, _SAMPLE_BYTES = 32, 65536
 
 def file_checksum(path: Path, algorithm: str = "sha256") -> str:
     """Checksum of a file, hexadecimal; raises UserError when it cannot be read."""
+    refuse_special(path)
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, algorithm).hexdigest()
@@ -26,6 +28,7 @@ def file_checksum(path: Path, algorithm: str = "sha256") -> str:
 
 def sampled_digest(path: Path) -> str:
     """``sampled:`` and the SHA-256 of a file's size and of 32 pieces of 64 KiB from its start to its end."""
+    refuse_special(path)
     try:
         size = path.stat().st_size
         digest = hashlib.sha256(str(size).encode())

@@ -6,7 +6,10 @@ all ones; DATASUM is that of the data alone, written in decimal.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+from astropy.io import fits
 
 from sphereml.data.fits_files import Unit
 from sphereml.errors import UserError
@@ -30,6 +33,16 @@ def refuse_stale(unit: Unit) -> None:
             f"fetch it again; if you edited it, renew the card with `fitscheck --write {name}` (astropy) or give "
             "--no-checksum",
         )
+
+
+def serialize(*tables: fits.BinTableHDU) -> bytes:
+    """A FITS file of these tables, whose units carry both sums and no date."""
+    stream = io.BytesIO()
+    hdus = fits.HDUList([fits.PrimaryHDU(), *tables])
+    for hdu in hdus:
+        hdu.add_checksum(when="of the HDU")  # astropy's default comment is the time of writing
+    hdus.writeto(stream)
+    return stream.getvalue()
 
 
 def _sums(unit: Unit) -> tuple[int, int]:

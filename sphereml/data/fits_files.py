@@ -12,7 +12,6 @@ import bz2
 import gzip
 import lzma
 import math
-import os
 import stat
 import warnings
 import zlib
@@ -28,6 +27,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 from astropy.utils.exceptions import AstropyWarning
 
+from sphereml.config.bounds import refuse_beyond_memory
 from sphereml.data.fits_cards import integer_card
 from sphereml.errors import UserError
 
@@ -199,16 +199,6 @@ def refuse_compressed(path: Path) -> None:
         raise unreadable(path, error) from None
     if packed:
         raise UserError(f"{path.name} is compressed and cannot be read channel by channel", "unpack it first (gunzip)")
-
-
-def refuse_beyond_memory(needed: int, name: str) -> None:
-    """Raise UserError when ``needed`` bytes are more than the machine has."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise UserError(
-            f"{name} claims {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g}",
-            "check its header, or read it on a larger machine",
-        )
 
 
 def unreadable(path: Path, error: Exception) -> UserError:

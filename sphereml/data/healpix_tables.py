@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_beyond_memory
 from sphereml.data.column_names import ColumnReference, flips_with_convention, is_intensity, stokes
 from sphereml.data.file_checksums import refuse_damaged_product
 from sphereml.data.fits_cards import galactic_frame, integer_card, is_iau, is_nested, sky_frame
 from sphereml.data.fits_checksums import refuse_stale
-from sphereml.data.fits_files import open_fits, refuse_beyond_memory
+from sphereml.data.fits_files import open_fits
 from sphereml.data.fits_tables import BinaryTable, read_layout
 from sphereml.data.pixel_order import refuse_wrong_order
 from sphereml.data.stored_values import mark_absurd
 from sphereml.errors import UserError
-from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.grid import LARGEST_NSIDE, HealpixGrid
 from sphereml.sky.ordering import ring_to_nest
 
 _PIXEL_COLUMNS = ("PIXEL", "HPXINDEX", "PIX")
-_LARGEST_NSIDE = 2**29
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _refuse_partial(table: BinaryTable, listed: int | None) -> None:
 
 
 def _stated_nside(header: Mapping[str, Any], name: str) -> int:
-    return integer_card(header, "NSIDE", name, (1, _LARGEST_NSIDE))
+    return integer_card(header, "NSIDE", name, (1, LARGEST_NSIDE))
 
 
 def _listed_grid(table: BinaryTable) -> HealpixGrid:

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import pooch
 
-from sphereml.data.manifests import UNKNOWN, ProductFile
+from sphereml.data.manifests import PINS, UNKNOWN, ProductFile
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 FOLDER_VARIABLE = "SPHEREML_DATA"
 SAMPLE_VARIABLE = "SPHEREML_REAL_SKY"
-PINS = "checksums.json"
 # Some network file systems cannot lock; there two processes at once are the user's to avoid.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 

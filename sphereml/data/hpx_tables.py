@@ -18,10 +18,11 @@ from typing import Any
 import healpy
 import numpy as np
 
+from sphereml.config.bounds import refuse_beyond_memory
 from sphereml.data.channels import checksums, kelvin_factor, refuse_bad_channel, refuse_empty
 from sphereml.data.fits_cards import galactic_frame, integer_card, is_nested
 from sphereml.data.fits_checksums import refuse_stale
-from sphereml.data.fits_files import open_fits, refuse_beyond_memory, refuse_compressed
+from sphereml.data.fits_files import open_fits, refuse_compressed
 from sphereml.data.fits_tables import BinaryTable, read_layout
 from sphereml.data.healpix_tables import refuse_bad_pixels
 from sphereml.data.pixel_order import refuse_wrong_order

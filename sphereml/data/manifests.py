@@ -8,6 +8,7 @@ checked against the archive.  One entry may stand for many alike files, each of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,11 +21,16 @@ from typing import Any, TypeVar
 
 import yaml
 
+from sphereml.config.bounds import refuse_bomb, refuse_special
 from sphereml.config.resources import resource_folder
 from sphereml.data.units import parse_unit
 from sphereml.errors import UserError
 
 UNKNOWN = "unknown"
+# The file in the data folder that holds the checksums of those that came.
+PINS = "checksums.json"
+# No survey has more; a range could stand for any number.
+_MOST_FILES = 100_000
 _Described = TypeVar("_Described", "Product", "ProductFile")
 _RANGE = re.compile(r"\{([A-Z]\.\.[A-Z]|\d+\.\.\d+)\}")
 _BYTES = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -51,9 +57,10 @@ class ProductFile:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str) and bool(self.name), "a file's name", self.name)
-        _require("/" not in self.name and self.name not in (".", ".."), "a file's name", self.name)
+        _require(not re.search(r"[/\0]|^\.|\.partial(\.json)?$", self.name), "a file's name", self.name)
+        _require(self.name != PINS, "a file's name (the list of checksums is called so)", self.name)
         _require(all(url.startswith(("http://", "https://")) for url in self.urls), f"urls of {self.name}", self.urls)
-        _require(bool(_spelled(self.name)), "the range in a file's name", self.name)
+        _require(0 < _count_spelled(self.name) <= _MOST_FILES, "the range in a file's name", self.name)
         _require(self._addresses_fit(), f"urls of {self.name}", self.urls)
         _require(_is_size(self.size), f"size of {self.name}", self.size)
         _require(_is_checksum(self.checksum), f"checksum of {self.name}", self.checksum)
@@ -175,13 +182,16 @@ def find_products(names: Sequence[str], folder: Path | None = None) -> list[Prod
 
 def load_manifest(path: Path) -> list[Product]:
     """Products of one file ``{products: [...]}``; raises UserError naming the file when it breaks the schema."""
+    refuse_special(path)
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_bomb(text, path)
+        described = yaml.safe_load(text)
         _require(
             isinstance(described, dict) and set(described) == {"products"}, "the top level", "not {products: [...]}"
         )
         return [replace(_product(entry), manifest=path.stem) for entry in described["products"]]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"manifest {path.name} cannot be read ({error})", "mend its YAML") from None
     except UserError as error:
         raise UserError(f"manifest {path.name}: {error.what}", error.mend) from None
@@ -205,15 +215,24 @@ def _described(kind: type[_Described], entry: dict[str, Any]) -> _Described:
 def _spelled(name: str) -> list[str]:
     """Every name that the ranges of ``name`` stand for; numbers keep the width of the range's first."""
     parts = _RANGE.split(name)  # literal, range, literal, ...
-    choices = [_range(part) if index % 2 else [part] for index, part in enumerate(parts)]
+    choices = [_range_words(part) if index % 2 else [part] for index, part in enumerate(parts)]
     return ["".join(words) for words in combinations(*choices)]
 
 
-def _range(text: str) -> list[str]:
+def _count_spelled(name: str) -> int:
+    """How many names that are, without spelling them."""
+    return math.prod(max(0, last + 1 - first) for first, last in map(_range_ends, _RANGE.findall(name)))
+
+
+def _range_ends(text: str) -> tuple[int, int]:
     first, last = text.split("..")
-    if first.isdigit():
-        return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [chr(letter) for letter in range(ord(first), ord(last) + 1)]
+    return (int(first), int(last)) if first.isdigit() else (ord(first), ord(last))
+
+
+def _range_words(text: str) -> list[str]:
+    first, last = _range_ends(text)
+    width = len(text.partition("..")[0])
+    return [str(one).zfill(width) if text[0].isdigit() else chr(one) for one in range(first, last + 1)]
 
 
 def _require(holds: bool, what: str, value: object) -> None:

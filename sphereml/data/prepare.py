@@ -25,6 +25,7 @@ from sphereml.data.holdings import SAMPLE_VARIABLE
 from sphereml.data.own_maps import OwnMap, configured_files, locate, read_own_maps
 from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
 from sphereml.data.survey_sources import identify_files
+from sphereml.data.whole_files import tell_rebuilt
 from sphereml.errors import UserError, refuse_all
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
@@ -142,7 +143,7 @@ def prepared(data: DataConfig, build: Callable[[], Sky]) -> Sky:
         try:
             return open_store(path)
         except UserError:
-            pass
+            tell_rebuilt(path)
     # Asked before the build: a simulation may take minutes.
     refuse_unwritable(path.parent)
     sky = build()

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from sphereml.data.store import Sky, only_column, open_store, stored_fields, whole_dataset
+from sphereml.data.store import (
+    Sky,
+    only_column,
+    open_store,
+    polarized_intensity,
+    stored_component,
+    stored_fields,
+    whole_dataset,
+)
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 
@@ -28,6 +36,7 @@ class SkyOnDisk:
     input_fields: tuple[Field, ...]
     target_fields: tuple[Field, ...]
     provenance: dict[str, Any]
+    intensity: np.ndarray | None
 
     @classmethod
     def open(cls, path: str | Path) -> SkyOnDisk:
@@ -37,13 +46,15 @@ class SkyOnDisk:
             UserError: absent, not a sphereml store, or damaged; damaged inputs show when they are read.
         """
         with whole_dataset(path) as dataset:
+            targets, fields = dataset["targets"].values, stored_fields(dataset, "target_fields")
             return cls(
                 Path(path),
                 HealpixGrid(int(dataset.attrs["nside"])),
-                dataset["targets"].values,
+                targets,
                 stored_fields(dataset, "input_fields"),
-                stored_fields(dataset, "target_fields"),
+                fields,
                 json.loads(dataset.attrs["provenance"]),
+                polarized_intensity(targets, fields, stored_component(dataset, "intensity")),
             )
 
     def at(self, pixels: np.ndarray) -> Sky:

@@ -8,7 +8,6 @@ all of that out.  Missing and unlisted pixels are not used.
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from astropy.io import fits
 
 from sphereml.data.column_names import ColumnReference, parse_reference
 from sphereml.data.fits_cards import number_card
+from sphereml.data.fits_checksums import serialize
 from sphereml.data.fits_files import open_fits
 from sphereml.data.healpix_tables import list_columns, read_raw
 from sphereml.data.whole_files import write_atomically
@@ -68,9 +68,7 @@ def write_split(path: Path, split: Split) -> Path:
         | {"SPLIT": split.name, "MARGIN": split.margin}
     )
     table.header["COMMENT"] = "PART: 0 not used, 1 training, 2 validation, 3 test"
-    stream = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), table]).writeto(stream)
-    return write_atomically(path, stream.getvalue())
+    return write_atomically(path, serialize(table))
 
 
 def read_split(file: Path | str | ColumnReference) -> Split:

@@ -34,7 +34,9 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None, regra
     """Regions as :class:`~sphereml.config.schema.SplitConfig` describes them.
 
     ``cuts`` are taken out of every region.  Distances are those between pixel centres along great circles: the sides of
-    ``east`` and ``west`` are 36 degrees of longitude apart, which is less than any buffer near the poles.
+    ``east`` and ``west`` are 36 degrees of longitude apart, which is less than any buffer near the poles.  Of a fold
+    nothing that is fitted may know the target: ``sky_fraction`` is that of the sky outside the fold and its buffer,
+    which is smoothed as if the target were unknown there, and the threshold is applied to the fold afterwards.
 
     Args:
         sky: gives the grid and, for ``sky_fraction``, the target whose faintest part is kept.
@@ -45,13 +47,14 @@ def build_split(config: SplitConfig, sky: Sky, folder: Path | None = None, regra
     """
     _refuse_impossible(config)
     grid, files = sky.grid, split_files(config, folder)
-    weight = _kept_sky(config, sky, files.get("split.mask_file"), regraded)
+    test, rest, chosen = _sides(config, grid)
+    apart = rest & ~test & ~near(test, grid, config.buffer)
+    weight = _kept_sky(config, sky, files.get("split.mask_file"), regraded, apart if config.train == "fold" else None)
     keep = weight > 0
     if "split.file" in files:
         split = _limited(files["split.file"], keep, regraded)
     else:
-        test, rest, chosen = _sides(config, grid)
-        learning = keep & rest & ~test & ~near(test, grid, config.buffer)
+        learning = keep & apart
         margin = config.centre_margin if config.train in ("north", "south") else 0.0
         split = Split(config.name, grid, learning & ~chosen, learning & chosen, keep & test, margin)
     _refuse_empty(split)
@@ -73,14 +76,22 @@ def _limited(file: ColumnReference, keep: np.ndarray, regraded: bool) -> Split:
     return replace(split, **{name: getattr(split, name) & keep for name in PARTS})
 
 
-def _kept_sky(config: SplitConfig, sky: Sky, mask: ColumnReference | None, regraded: bool) -> np.ndarray:
-    """Weights of the mask, or of where the first target is faintest, 0 where the sky is cut: float64 ``(npix,)``."""
+def _kept_sky(
+    config: SplitConfig, sky: Sky, mask: ColumnReference | None, regraded: bool, known: np.ndarray | None
+) -> np.ndarray:
+    """Weights of the mask, or of where the first target is faintest, 0 where the sky is cut: float64 ``(npix,)``.
+
+    Args:
+        known: bool ``(npix,)``, where the target may decide what is faint; None: everywhere.
+    """
     keep = np.ones(sky.grid.npix)
     if mask is not None:
         weights = read_sky_weights(mask, None if regraded else sky.grid, any_frame=regraded)
         keep = regrade_weights(to_galactic(weights.values, weights.frame), sky.grid)
     elif config.sky_fraction is not None and config.file is None:
-        keep = threshold_mask(sky.targets[:, 0], sky.grid, config.sky_fraction, config.smoothing).astype(np.float64)
+        brightness = np.hypot(*sky.targets[:, :2].T) if sky.intensity is None else sky.intensity
+        faintest = threshold_mask(brightness, sky.grid, config.sky_fraction, config.smoothing, known)
+        keep = faintest.astype(np.float64)
     if "mask" in sky.components:
         keep = keep * sky.components["mask"]
     for cut in config.cuts:
@@ -100,14 +111,14 @@ def _located(name: str, key: str, folder: Path | None) -> Path:
 def _sides(config: SplitConfig, grid: HealpixGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The test side, the side that is learned from, and which part of the sky validates."""
     if config.train == "fold":
-        test = _lune(grid, config.fold, config.folds)
-        return test, ~test, _lune(grid, (config.fold + 1) % config.folds, config.folds)
+        test = lune(grid, config.fold, config.folds)
+        return test, ~test, lune(grid, (config.fold + 1) % config.folds, config.folds)
     test = _side(_OPPOSITE[config.train], config.buffer, grid)
     return test, _side(config.train, config.buffer, grid), longitude_cut(grid, *config.validation_lon)
 
 
-def _lune(grid: HealpixGrid, fold: int, folds: int) -> np.ndarray:
-    """Fold by longitude: all folds see the plane and both poles alike, and together they are the whole sky."""
+def lune(grid: HealpixGrid, fold: int, folds: int) -> np.ndarray:
+    """Fold by longitude, bool ``(npix,)``: all see the plane and both poles alike; together they are the whole sky."""
     lon, _ = grid.lonlat()
     return np.asarray(np.minimum((lon * folds / 360).astype(int), folds - 1) == fold)
 

@@ -3,15 +3,16 @@
 Conventions: pixels are NEST, frame Galactic, so a chunk of the pixel axis is one superpixel (64 x 64 pixels, or a base
 pixel on coarser grids) with all its channels: a tile or a patch reads few chunks.  Every variable has its ``units``;
 velocities are LSR km/s.  The attribute ``provenance`` is JSON without dates: the same sky makes the same bytes.
-Float chunks that are absent read as NaN, which is how a damaged store is noticed.
+A damaged store is noticed: chunks carry a CRC-32C, the attributes the SHA-256 of all metadata, and absent float chunks
+read as NaN.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -21,18 +22,21 @@ from typing import Any
 import numpy as np
 import xarray
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from sphereml.data.whole_files import json_digest, scratch_beside
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
 
 FORMAT = "sphereml-sky"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SUPERPIXEL_SIDE = 64
 # N_HI = 1.823e18 cm^-2 int (T / K) d(v / km/s) for optically thin gas; Dickey & Lockman 1990, eq. 3.
 COLUMN_PER_K_KMS = 1.823e18
 IN_KELVIN = {"K": 1.0, "mK": 1e-3}
 _COMPONENT = "component_"
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +117,11 @@ class Sky:
             UserError: there are several, or none.
         """
         return only_column(self.targets, self.target_fields)
+
+    @property
+    def intensity(self) -> np.ndarray | None:
+        """What the targets' polarization is a part of, ``(npix,)``; see :func:`polarized_intensity`."""
+        return polarized_intensity(self.targets, self.target_fields, self.components.get("intensity"))
 
     @property
     def input_unit(self) -> str:
@@ -200,17 +209,35 @@ def superpixel_size(grid: HealpixGrid) -> int:
 
 
 def open_dataset(path: str | Path) -> xarray.Dataset:
-    """The store as a lazily read dataset; raises UserError when it is not one of ours."""
+    """The store as a lazily read dataset; raises UserError when it is not one of ours, or its metadata are damaged."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no store {path}", "make it with `sphereml data prepare` or `sphereml simulate dust`")
     if not is_store(path):
         raise UserError(f"{path} is not a sphereml store", "give a store made by this program, or another path")
-    dataset = xarray.open_zarr(path, consolidated=False, chunks=None)
-    version = dataset.attrs.get("format_version")
-    if version != FORMAT_VERSION:
+    version = _stated(path, "format_version")
+    if version not in (FORMAT_VERSION, None):
         raise UserError(f"{path} has store version {version}, not {FORMAT_VERSION}", "remove it and prepare it again")
-    return dataset
+    if not has_whole_metadata(path):
+        raise _damaged(path)
+    return xarray.open_zarr(path, consolidated=False, chunks=None)
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"the store {path} is damaged", "remove it and prepare it again")
+
+
+def polarized_intensity(
+    targets: np.ndarray, fields: tuple[Field, ...], component: np.ndarray | None
+) -> np.ndarray | None:
+    """The first target if it is a scalar, else the component called intensity; None where there is neither."""
+    return targets[:, 0] if fields and not fields[0].spin else component
+
+
+def stored_component(dataset: xarray.Dataset, name: str) -> np.ndarray | None:
+    """One component of a store, ``(npix,)``, or None."""
+    variable = _COMPONENT + name
+    return dataset[variable].values if variable in dataset else None
 
 
 def open_store(path: str | Path, pixels: np.ndarray | None = None) -> Sky:
@@ -224,8 +251,9 @@ def open_store(path: str | Path, pixels: np.ndarray | None = None) -> Sky:
     """
     with whole_dataset(path) as dataset:
         sky = _from_dataset(dataset, pixels)
-    if not (np.isfinite(sky.inputs).all() and np.isfinite(sky.targets).all()):
-        raise _damaged(path)
+    held = (sky.inputs, sky.targets, sky.total, sky.velocity, *sky.components.values())
+    if not all(np.isfinite(values).all() for values in held if values is not None):
+        raise _damaged(Path(path))
     return sky
 
 
@@ -236,23 +264,47 @@ def whole_dataset(path: str | Path) -> Iterator[xarray.Dataset]:
         try:
             # A variable whose metadata is gone would look like one the sky never had.
             if not set(dataset.attrs["variables"]) <= set(dataset.variables):
-                raise _damaged(path)
+                raise _damaged(Path(path))
             yield dataset
         except (KeyError, ValueError, OSError, RuntimeError):
-            raise _damaged(path) from None
-
-
-def _damaged(path: str | Path) -> UserError:
-    return UserError(f"the store {path} is damaged", "remove it and prepare it again")
+            raise _damaged(Path(path)) from None
 
 
 def is_store(path: Path) -> bool:
     """Whether ``path`` carries this format's mark (of any version, whole or not)."""
+    return _stated(path, "format") == FORMAT or (path / "inputs" / "zarr.json").is_file()
+
+
+def _stated(path: Path, attribute: str) -> Any:
+    """An attribute of the store's own; None where its metadata cannot be read."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-        return bool(attributes["format"] == FORMAT)
+        return json.loads((path / "zarr.json").read_text())["attributes"][attribute]
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def seal_metadata(folder: Path) -> None:
+    """Write the checksums of a group's metadata into the attributes of the group; chunks have their own."""
+    path = folder / "zarr.json"
+    root = json.loads(path.read_text())
+    root["attributes"]["checksums"] = _array_checksums(folder)
+    root["attributes"][CHECKSUM] = json_digest(root)
+    path.write_text(json.dumps(root, indent=2))
+
+
+def has_whole_metadata(folder: Path) -> bool:
+    """Whether the metadata of a group are what :func:`seal_metadata` saw."""
+    try:
+        root = json.loads((folder / "zarr.json").read_bytes())
+        stated = root["attributes"].pop(CHECKSUM)
+        return bool(stated == json_digest(root) and root["attributes"]["checksums"] == _array_checksums(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _array_checksums(folder: Path) -> dict[str, str]:
+    files = sorted(folder.glob("*/zarr.json"))
+    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -269,7 +321,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        scratch = scratch_beside(path)
+        scratch.mkdir()
         new, old = scratch / "new", scratch / "old"
         yield new
         if path.exists():
@@ -284,8 +337,12 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def _write(folder: Path, sky: Sky) -> None:
     dataset = _to_dataset(sky)
-    encoding = {str(name): _encoding(variable, sky.grid) for name, variable in dataset.data_vars.items()}
+    checked: dict[str, Any] = {"compressors": [ZstdCodec(level=0), Crc32cCodec()]}
+    encoding = {str(name): checked for name in dataset.coords} | {
+        str(name): _encoding(variable, sky.grid) | checked for name, variable in dataset.data_vars.items()
+    }
     dataset.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    seal_metadata(folder)
 
 
 def _encoding(variable: xarray.DataArray, grid: HealpixGrid) -> dict[str, Any]:

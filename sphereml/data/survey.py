@@ -23,9 +23,10 @@ from sphereml.data.channel_store import StagedMap, StagedMaps, open_stage, store
 from sphereml.data.channels import ChannelSource
 from sphereml.data.map_filter import MapFilter, MapKind, design_filter
 from sphereml.data.prepare import store_path
-from sphereml.data.store import is_store, open_dataset
+from sphereml.data.store import has_whole_metadata, is_store, open_dataset
 from sphereml.data.survey_sky import Preparation, channel_name, combine_mask, context_name, sky_without_inputs
 from sphereml.data.survey_sources import SkyMap, SurveySources, open_survey
+from sphereml.data.whole_files import tell_rebuilt
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import fill_gaps, to_galactic
@@ -50,9 +51,11 @@ def prepare_survey(data: DataConfig, progress: Progress = _silent) -> Path:
     path = store_path(data)
     if path.exists() and not is_store(path):
         raise UserError(f"{path} is not a sphereml store", "move it away or set data.stores=PATH")
-    if is_store(path):
+    if is_store(path) and has_whole_metadata(path):
         open_dataset(path).close()
         return path
+    if path.exists():
+        tell_rebuilt(path)
     assert data.survey is not None
     write_survey(path, data.survey, open_survey(data), progress)
     return path

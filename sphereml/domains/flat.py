@@ -60,6 +60,10 @@ class FlatPatch:
     def modes(self) -> FlatModes:
         return FlatModes(self.grid)
 
+    @property
+    def diagonal(self) -> float:
+        return 2**0.5 * self.pixel_size / 60
+
     def coarser(self) -> FlatPatch:
         if self.n % 2:
             raise UserError(f"a patch of {self.n} pixels cannot be halved", "use a smaller depth or a size 2^k")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import healpy
 import torch
 from torch.nn.functional import linear
 
@@ -93,6 +94,10 @@ class HealpixSky:
     def frames(self) -> LocalFrames:
         """The frames of all pixels of this Nside, to which spins refer."""
         return meridian_frames(self.nside)
+
+    @property
+    def diagonal(self) -> float:
+        return float(2 * healpy.max_pixrad(self.nside, degrees=True))
 
     def coarser(self) -> HealpixSky:
         return HealpixSky.of(self.region.coarser())

@@ -48,6 +48,10 @@ class Domain(Protocol):
     def reach(self, taps: int, stencil: Stencil = "adjacent") -> int:
         """How many pixels beyond its own a convolution of so many taps sees, to every side."""
 
+    @property
+    def diagonal(self) -> float:
+        """Degrees between the centres of neighbouring pixels, corner to corner, at most."""
+
     def coarser(self) -> Domain:
         """The domain after one pooling step; raises UserError when it cannot be pooled further."""
 

@@ -7,7 +7,6 @@ be made again from the files alone.
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sphereml.config.schema import EvaluationConfig, ExperimentConfig
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import read_sealed_json, sealed_json, write_atomically
 from sphereml.errors import UserError
 from sphereml.training.runs import Run
 
 STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
+    "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
 }
 
@@ -59,8 +59,11 @@ class Result(ABC):
 
     def save(self, folder: Path | str) -> Path:
         """Write the result into a folder; raises UserError when it cannot be written."""
-        text = json.dumps(finite(self.content), indent=1, allow_nan=False)
-        return write_atomically(Path(folder) / self.file, text.encode())
+        return write_atomically(Path(folder) / self.file, sealed_json(finite(self.content)))
+
+    def remember(self, folder: Path) -> None:
+        """Take over what the result that ``folder`` already holds knows of the same runs, and this one does not."""
+        return
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -69,10 +72,7 @@ class Result(ABC):
         Raises:
             UserError: there is none, or it is damaged.
         """
-        content = read_json(Path(folder) / cls.file, cls.remake)
-        if not isinstance(content, dict):
-            raise UserError(f"{Path(folder) / cls.file} holds no JSON object", cls.remake)
-        return cls(content)
+        return cls(read_json(Path(folder) / cls.file, cls.remake))
 
     @abstractmethod
     def figures(self, folder: Path) -> list[Path]:
@@ -161,15 +161,17 @@ def load_result(folder: Path | str) -> Result:
         >>> sm.load_result("runs/demo")  # doctest: +SKIP
         Comparison(integrated, linear, unet_flat_plain, unet_sphere_plain, unet_flat, unet_sphere)
     """
+    if not Path(folder).is_dir():
+        raise UserError(f"there is no folder {folder}", "name one with comparison.json or lensing.json")
     kinds = [study_class(name).result for name in STUDIES]
     found = [kind for kind in reversed(kinds) if (Path(folder) / kind.file).is_file()]
     return (found or kinds)[0].load(folder)
 
 
-def read_json(path: Path, mend: str) -> Any:
-    """The content of a file; raises UserError with this advice when it is missing or no JSON."""
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object of a file; raises UserError with this advice when it is missing, damaged or something else."""
     try:
-        return json.loads(path.read_text())
+        return read_sealed_json(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", mend) from None
     except (OSError, ValueError) as error:

@@ -27,15 +27,15 @@ mask on four pixels to the side of one of the map's, and the stick as a row of t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import ducc0
 import numpy as np
 import torch
 
-from sphereml.errors import UserError
 from sphereml.filaments.kernel import row_coefficients, stick_coefficients
+from sphereml.filaments.settings import HoughSettings
 from sphereml.harmonics.autograd import SphericalTransform, analysis, synthesis
 from sphereml.harmonics.filters import gaussian_beam
 from sphereml.harmonics.rings import alm_index, ring_geometry, threads
@@ -46,48 +46,6 @@ _PIXELS_AT_ONCE = 2**16
 # Of the mask's analysis by subpixels; on four of them to a side the first step is right to 5e-5 up to 6 nside, and the
 # smooth map, whose analysis needs one at most, to 1e-4 of its scatter.
 _ITERATIONS = {1: 3, 2: 1}
-
-
-@dataclass(frozen=True)
-class HoughSettings:
-    """What a filament is.
-
-    Args:
-        length: of the stick (Clark's window D_W), arcmin; a row of pixels is rounded up to whole ones.
-        smoothing: FWHM of the unsharp mask (D_K), arcmin.
-        threshold: share Z of the stick that must be mask, in [0, 1).
-        orientations: number of angles, evenly over 180 degrees.
-        width: FWHM of a stick of exactly this ``length``, arcmin; 0: a row of pixels.
-        softness: tau; 0 for Clark's hard steps.
-        subpixels: the mask is drawn with so many pixels to the side of one of the map's, a power of two; with 1 the
-            transform takes a third of the time.
-    Raises:
-        UserError: a value that no transform can have.
-    """
-
-    length: float = 75.0
-    smoothing: float = 30.0
-    threshold: float = 0.7
-    orientations: int = 25
-    width: float = 0.0
-    softness: float = 0.0
-    subpixels: int = 4
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not math.isfinite(getattr(self, field.name)):
-                raise UserError(f"{field.name}={getattr(self, field.name)} is not a number", "give a finite one")
-        for name in ("length", "smoothing"):
-            if not 0 < getattr(self, name) < 180 * 60:
-                raise UserError(f"{name}={getattr(self, name):g} arcmin is impossible", "give more than 0, below 10800")
-        if not 0 <= self.threshold < 1:
-            raise UserError(f"threshold={self.threshold:g} is no share of the length", "give 0 or more, below 1")
-        if self.orientations < 3:
-            raise UserError(f"{self.orientations} orientations do not fix Q and U", "give at least 3")
-        if self.width < 0 or self.softness < 0:
-            raise UserError("a width or softness below 0 is impossible", "give 0 or more")
-        if self.subpixels < 1 or self.subpixels & (self.subpixels - 1):
-            raise UserError(f"subpixels={self.subpixels} is not a power of two", "give 1, 2 or 4")
 
 
 @dataclass(frozen=True, eq=False)

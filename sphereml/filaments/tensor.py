@@ -14,6 +14,7 @@ averages the components of the meridians' frame as if they were scalars, which t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,14 +66,20 @@ def tensor_stokes(inputs: np.ndarray, settings: TensorSettings | None = None) ->
         inputs: ``(npix, nchan)`` columns or brightness, NEST; negative noise counts as nothing in the logarithm.
         settings: None: the defaults.
     """
+    total = np.zeros((len(inputs), 2))
+    for stokes in channel_stokes(inputs, settings):
+        total += stokes
+    return total
+
+
+def channel_stokes(inputs: np.ndarray, settings: TensorSettings | None = None) -> Iterator[np.ndarray]:
+    """Q and U of one channel after the other, ``(npix, 2)`` each: what :func:`tensor_stokes` adds."""
     settings = settings or TensorSettings()
     floor = settings.floor
     if floor is None:
         floor = FLOOR * float(np.mean(inputs.sum(axis=1, dtype=np.float64)))
-    total = np.zeros((len(inputs), 2))
     for intensity in np.asarray(inputs, dtype=np.float64).T:
-        total += intensity[:, None] * tensor_orientation(intensity, floor, settings)
-    return total
+        yield intensity[:, None] * tensor_orientation(intensity, floor, settings)
 
 
 def tensor_orientation(intensity: np.ndarray, floor: float, settings: TensorSettings) -> np.ndarray:

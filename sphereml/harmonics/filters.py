@@ -7,6 +7,8 @@ half a second to import, and are so only where they are used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ducc0
 import numpy as np
 
@@ -33,6 +35,15 @@ def gaussian_beam(lmax: int, fwhm_arcmin: float) -> np.ndarray:
     sigma = np.radians(fwhm_arcmin / 60) / np.sqrt(8 * np.log(2))
     ell = np.arange(lmax + 1)
     return np.asarray(np.exp(-0.5 * ell * (ell + 1) * sigma**2))
+
+
+def scale_windows(nodes: Sequence[float], lmax: int) -> np.ndarray:
+    """Gains that part a map by scale: ``(len(nodes), lmax + 1)``, linear in log(ell) between nodes, their sum one.
+
+    Edges as soft as that do not ring: what is bright stays where it is.
+    """
+    place = np.log(np.maximum(np.arange(lmax + 1), 0.5))
+    return np.stack([np.interp(place, np.log(nodes), row) for row in np.eye(len(nodes))])
 
 
 def beam_change(lmax: int, fwhm_in: float, fwhm_out: float, name: str) -> np.ndarray:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
+import os
+import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sphereml.config.bounds import refuse_special
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.workspace import Workspace
@@ -26,7 +28,7 @@ _SETTINGS = ("spins", "purify_e", "purify_b", "lmax", "dl")
 
 def fingerprint(workspace: Workspace) -> str:
     """SHA-256 of everything that decides a workspace's numbers, hexadecimal; equal workspaces have equal ones."""
-    return _digest(_arrays(workspace))
+    return digest_arrays(_arrays(workspace))
 
 
 def save(workspace: Workspace, path: Path) -> Path:
@@ -34,9 +36,10 @@ def save(workspace: Workspace, path: Path) -> Path:
     arrays = _arrays(workspace)
     kept = arrays | {"rows": workspace.rows}
     stream = io.BytesIO()
-    digests = {"fingerprint": np.array(_digest(arrays)), "checksum": np.array(_digest(kept))}
+    digests = {"fingerprint": np.array(digest_arrays(arrays)), "checksum": np.array(digest_arrays(kept))}
     np.savez(stream, **(kept | digests))  # type: ignore[arg-type]  # numpy 2 has a keyword allow_pickle as well
-    temporary = path.with_name(f".{path.name}.part")
+    # Named as data.whole_files names scratch files, which sweeps those of killed processes.
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.scratch")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(stream.getvalue())
@@ -54,7 +57,7 @@ def load(path: Path) -> Workspace:
     arrays = _read(path)
     checksum = str(arrays.pop("checksum", ""))
     arrays.pop("fingerprint", None)
-    if checksum != _digest(arrays):
+    if checksum != digest_arrays(arrays):
         raise UserError(f"{path} is no workspace, or damaged", "remove it; it is computed again")
     settings = json.loads(str(arrays["settings"]))
     limits = dict(zip(settings.pop("bands"), arrays["bands"].tolist(), strict=True))
@@ -90,16 +93,18 @@ def _arrays(workspace: Workspace) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    refuse_special(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:
         raise UserError(f"no file {path}", "check its name") from None
-    except (OSError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError):
+    except Exception:  # zip and npy headers that changed raise whatever they lead to
         raise UserError(f"{path} is no workspace, or damaged", "remove it; it is computed again") from None
 
 
-def _digest(arrays: dict[str, Any]) -> str:
+def digest_arrays(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and values of arrays, hexadecimal."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name])

@@ -12,9 +12,7 @@ more simulations add to those that are there.  Coefficients are kept as complex6
 from __future__ import annotations
 
 import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from sphereml import __version__
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import open_holdings
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.rings import alm_size, resize_alm
@@ -115,10 +113,10 @@ class Simulations:
         begin, made = time.perf_counter(), 0
         for number in range(count):
             path = self.place / f"sky-{number:04d}.npz"
-            found = _read(path)
-            if found is None:
-                found = self.simulate(number)
-                write_atomically(path, _packed(found), "set SPHEREML_DATA to a folder of yours")
+            kept = read_arrays(path)
+            found = self.simulate(number) if kept is None else Simulated(**kept)
+            if kept is None:
+                write_arrays(path, vars(found))
                 made += 1
                 left = (time.perf_counter() - begin) / made * (count - 1 - number)
                 if say:
@@ -164,23 +162,14 @@ class Simulations:
 def smooth_ratio(cross: np.ndarray, power: np.ndarray) -> np.ndarray:
     """``cross / power`` from sums over bands of a fifth of L, interpolated linearly, ``(lmax + 1,)``; 0 below L = 2."""
     ell = np.arange(len(cross))
-    edges = [2]
-    while edges[-1] < len(cross):
-        edges.append(min(edges[-1] + max(10, edges[-1] // 5), len(cross)))
-    bands = [ell[low:high] for low, high in pairwise(edges)]
+    bands = smooth_bands(len(cross) - 1)
     ratio = [((2 * band + 1) * cross[band]).sum() / ((2 * band + 1) * power[band]).sum() for band in bands]
     return np.where(ell < 2, 0.0, np.interp(ell, [band.mean() for band in bands], ratio))
 
 
-def _packed(one: Simulated) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, estimate=one.estimate, kappa=one.kappa)
-    return stream.getvalue()
-
-
-def _read(path: Path) -> Simulated | None:
-    try:
-        with np.load(path) as kept:
-            return Simulated(kept["estimate"], kept["kappa"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # absent or damaged: made anew
+def smooth_bands(lmax: int) -> list[np.ndarray]:
+    """The multipoles from 2 to ``lmax`` in bands as wide as a fifth of L, or 10."""
+    edges = [2]
+    while edges[-1] <= lmax:
+        edges.append(min(edges[-1] + max(10, edges[-1] // 5), lmax + 1))
+    return [np.arange(low, high) for low, high in pairwise(edges)]

@@ -27,7 +27,7 @@ from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.lensing.patch_template import gradient_b
 
 # N_L of an estimate of lensed skies over its N0, about (1.5 to 1.1 from L = 100 to 2000): what the next pass expects.
-_EXCESS = 1.3
+EXCESS = 1.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class PatchPasses:
     def _passes(self) -> list[PatchPass]:
         observation = self.model.observation
         theory = NoiseModel(self.model.spectra, observation, observation.lmax)
-        noise, unknown = _EXCESS * theory.minimum_variance(), self._unknown
+        noise, unknown = EXCESS * theory.minimum_variance(), self._unknown
         made = []
         for _ in range(self.count):
             spectra = replace(self.model.spectra, bb_lensed=delensed_bb(theory, noise))
@@ -89,7 +89,7 @@ class PatchPasses:
             weights = unknown / (unknown + estimator.n0)
             made.append(PatchPass(fair_filter(model), estimator, weights))
             unknown = unknown * (1 - weights)
-            noise = combined(noise, _EXCESS * replace(theory, spectra=spectra).eb())
+            noise = combined(noise, EXCESS * replace(theory, spectra=spectra).eb())
         return made
 
     @property

@@ -3,9 +3,9 @@
 Conventions: fields are ``(npix, columns)`` float32 NEST, in the order of :attr:`SkyFeatures.fields` (scalars, spin 1,
 spin 2); vectors point south and east, Q and U are COSMO.
 
-* ``physical``: the most likely (Wiener-filtered) lensed E, the estimator's kappa, Wiener-filtered; the vector whose
-  divergence is the minimum-variance estimate (spin 1); Q and U of that E, and the inverse-variance filtered Q and U
-  (spin 2).  A network that takes divergences has the estimator before it, and what the iterations of a better one use.
+* ``physical``: the most likely (Wiener-filtered) lensed E, the best kappa of the estimator's passes
+  (:mod:`sphereml.lensing.sky_passes`) and, where there are several, that of the first one; the vector whose divergence
+  is the last estimate (spin 1); Q and U of that E, and the inverse-variance filtered Q and U of the last pass (spin 2).
 * ``plain``: Q and U as the instrument sees them, within the band.
 """
 
@@ -19,10 +19,9 @@ import numpy as np
 from sphereml.harmonics.filters import gaussian_beam, multiply
 from sphereml.harmonics.rings import resize_alm
 from sphereml.harmonics.transforms import synthesis
-from sphereml.lensing.full_sky import wiener_kappa
 from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.reconstruction import Legs
-from sphereml.lensing.sphere_estimator import SphereEstimator
+from sphereml.lensing.sky_passes import PassEstimator
 from sphereml.sky.fields import Field
 
 _UNIT = "uK_CMB"
@@ -33,6 +32,7 @@ _PHYSICAL = (
     Field("P_wiener", _UNIT, spin=2),
     Field("P_inverse", f"{_UNIT}^-1", spin=2),
 )
+_FIRST = Field("kappa_first")
 _PLAIN = (Field("P", _UNIT, spin=2),)
 
 
@@ -41,22 +41,22 @@ class SkyFeatures:
     """Makes the features of skies that are seen alike.
 
     Args:
-        model: spectra, observation and highest L of kappa.
+        estimator: of kappa; its model has spectra, observation and the highest L.
         nside: of the features.
         form: ``physical`` or ``plain``.
     """
 
-    model: NoiseModel
+    estimator: PassEstimator
     nside: int
     form: str = "physical"
 
     @property
-    def fields(self) -> tuple[Field, ...]:
-        return _PHYSICAL if self.form == "physical" else _PLAIN
+    def model(self) -> NoiseModel:
+        return self.estimator.model
 
-    @cached_property
-    def estimator(self) -> SphereEstimator:
-        return SphereEstimator(self.model)
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return feature_fields(self.form, len(self.estimator.curves.weights))
 
     def __call__(self, legs: Legs) -> np.ndarray:
         """``(npix, columns)`` float32 of a sky's E and B."""
@@ -64,13 +64,12 @@ class SkyFeatures:
         return np.ascontiguousarray(np.concatenate(columns).T, dtype=np.float32)
 
     def _physical(self, legs: Legs) -> list[np.ndarray]:
-        lmax, power = self.model.observation.lmax, self.model.spectra.kappa[: self.model.lmax_kappa + 1]
-        n0 = self.estimator.n0
-        kappa = wiener_kappa(self.estimator.minimum_variance(legs.e, legs.b), power, n0, np.ones_like(n0))
-        inverse, product = self.estimator.fields(legs.e, legs.b, self.nside)
+        lmax, top = self.model.observation.lmax, self.model.lmax_kappa
+        found, several = self.estimator(legs), len(self.estimator.curves.weights) > 1
+        inverse, product = self.estimator.estimators[-1].fields(legs.e, found.b, self.nside)
         signal = synthesis(np.stack([legs.wiener_e, np.zeros_like(legs.wiener_e)]), self.nside, lmax, spin=2)
-        scalars = synthesis(legs.wiener_e, self.nside, lmax), synthesis(kappa, self.nside, self.model.lmax_kappa)
-        return [*(scalar[None] for scalar in scalars), product, signal, inverse]
+        kappas = [synthesis(alm, self.nside, top)[None] for alm in (found.best, found.first)[: 1 + several]]
+        return [synthesis(legs.wiener_e, self.nside, lmax)[None], *kappas, product, signal, inverse]
 
     def _observed(self, legs: Legs) -> list[np.ndarray]:
         lmax = self.model.observation.lmax
@@ -83,3 +82,10 @@ class SkyFeatures:
         observation = self.model.observation
         beam = gaussian_beam(observation.lmax, observation.beam)
         return np.where(np.arange(len(beam)) < observation.lmin, 0.0, beam)
+
+
+def feature_fields(form: str, passes: int) -> tuple[Field, ...]:
+    """What the features are, of a form and a number of passes."""
+    if form == "plain":
+        return _PLAIN
+    return (*_PHYSICAL[:2], *([_FIRST] if passes > 1 else []), *_PHYSICAL[2:])

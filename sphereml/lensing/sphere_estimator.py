@@ -76,7 +76,7 @@ class SphereEstimator:
         return combined(self._eb_noise, self._ee_noise)
 
     def fields(self, alm_e: np.ndarray, alm_b: np.ndarray, nside: int) -> np.ndarray:
-        """Pbar of E and B, Q and U, and the vector whose divergence is estimated, south and east: ``(2, 2, npix)`` NEST.
+        """Q and U of Pbar of E and B, and the vector whose divergence is estimated: ``(2, 2, npix)`` NEST.
 
         Shapes and errors as :meth:`eb`.
         """

@@ -10,14 +10,16 @@ from sphereml.domains.channels import Channels
 from sphereml.models.baselines import PointwiseLinear
 from sphereml.models.precision import single_precision
 from sphereml.models.resunet import ResUNet
+from sphereml.models.spectral import SpectralNetwork
 from sphereml.models.stack import ResidualStack
 from sphereml.models.unet import UNet
 
-Network = UNet | ResUNet | ResidualStack | PointwiseLinear
-NETWORKS: dict[str, type[UNet] | type[ResUNet] | type[ResidualStack]] = {
+Network = UNet | ResUNet | ResidualStack | SpectralNetwork | PointwiseLinear
+NETWORKS: dict[str, type[UNet] | type[ResUNet] | type[ResidualStack] | type[SpectralNetwork]] = {
     "unet": UNet,
     "resunet": ResUNet,
     "stack": ResidualStack,
+    "spectral": SpectralNetwork,
 }
 
 
@@ -38,6 +40,9 @@ def options(config: ModelConfig) -> dict[str, Any]:
     names = ["kernel", "stencil", "dropout", "norm", "products", "chiral"]
     width = Channels(config.width, config.odd_width, config.spin1_width, config.spin2_width)
     given: dict[str, Any] = {"width": width} | {name: getattr(config, name) for name in names}
+    if config.arch == "spectral":
+        kept = ("depth", "max_width", "kernel", "dropout")
+        return {"width": width} | {name: getattr(config, name) for name in kept}
     if config.arch == "stack":
         return given | {"layers": config.convs_per_level}
     given |= {"depth": config.depth, "max_width": config.max_width}

@@ -52,7 +52,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def _follow(self, mean: torch.Tensor, variance: torch.Tensor, rows: int) -> None:
         """Let the running statistics follow, as torch does: with the unbiased variance."""
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
         for kept, found in ((self.running_mean, mean), (self.running_var, variance * (rows / (rows - 1)))):
-            assert kept is not None and self.momentum is not None and self.num_batches_tracked is not None
+            assert kept is not None
             kept.lerp_(found.to(kept.dtype), self.momentum)
-        self.num_batches_tracked += 1

@@ -20,7 +20,7 @@ _MARKERS = {"explicit": "o", "implicit": "s"}
 @styled
 def ratio_biases(name: str, survey: Mapping[str, Any]) -> Figure:
     """One survey of ``forecast.json``: left the bias of r with its stated error, right the power left."""
-    figure = new_figure(10.5, 0.45 * len(survey["templates"]) + 2.6)
+    figure = new_figure(11.5, 0.45 * len(survey["templates"]) + 2.6)
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
     _draw_biases(left, survey["templates"])
     _draw_left(right, survey)
@@ -60,4 +60,4 @@ def _draw_left(axes: Axes, survey: Mapping[str, Any]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(r"multipole $\ell$")
     axes.set_ylabel(r"BB left, $\ell(\ell+1)\,|C_\ell|/2\pi$  [$\mu$K$^2_\mathrm{CMB}$]")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -99,7 +100,8 @@ def write_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
     """Write a PNG through a temporary sibling, so that a reader never meets half a picture."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Named as data.whole_files names scratch files, which sweeps those of killed processes.
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.scratch")
     temporary.write_bytes(png(figure, dpi))
     temporary.replace(path)
     return path

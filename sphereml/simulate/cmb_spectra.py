@@ -10,9 +10,7 @@ to 4000.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from sphereml.config.lensing import Cosmology
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import open_holdings
-from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 
 PLANCK_2013 = Cosmology()
 _ACCURACY = 8
 _NONLINEAR = "mead2020"
 LMAX = 6000
+# CAMB takes hours and gigabytes beyond.
+_HIGHEST = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ def compute_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013) -> Cmb
     Raises:
         UserError: lmax is below 2, or CAMB refuses the cosmology.
     """
-    if lmax < 2:
-        raise UserError(f"lmax {lmax} of the spectra is impossible", "give 2 or more")
+    if not 2 <= lmax <= _HIGHEST:
+        raise UserError(f"lmax {lmax} of the spectra is impossible", f"give 2 to {_HIGHEST}")
     results = run_camb(lmax, cosmology)
     units = {"lmax": lmax, "CMB_unit": "muK", "raw_cl": True}
     plain = results.get_unlensed_scalar_cls(**units).T
@@ -112,23 +112,15 @@ def spectra_path(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: P
 
 
 def load_spectra(lmax: int = LMAX, cosmology: Cosmology = PLANCK_2013, folder: Path | None = None) -> CmbSpectra:
-    """The spectra from disk, computed and written there the first time.
+    """The spectra from disk, computed and written there the first time, and again when the file is damaged.
 
     Raises:
         UserError: as :func:`compute_spectra`, or the folder cannot be written.
     """
     path = spectra_path(lmax, cosmology, folder)
-    try:
-        with np.load(path) as kept:
-            return CmbSpectra(**{field.name: kept[field.name] for field in fields(CmbSpectra)})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # absent or damaged: made anew
+    kept = read_arrays(path)
+    if kept is not None:
+        return CmbSpectra(**kept)
     spectra = compute_spectra(lmax, cosmology)
-    _write(path, spectra)
+    write_arrays(path, {field.name: getattr(spectra, field.name) for field in fields(spectra)})
     return spectra
-
-
-def _write(path: Path, spectra: CmbSpectra) -> None:
-    stream = io.BytesIO()
-    np.savez(stream, **{field.name: getattr(spectra, field.name) for field in fields(spectra)})
-    write_atomically(path, stream.getvalue(), "set SPHEREML_DATA to a folder of yours")

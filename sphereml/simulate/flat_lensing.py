@@ -86,9 +86,13 @@ class FlatLensing:
 
     def draw(self, count: int, generator: torch.Generator) -> LensedPatches:
         """``count`` patches, float32 on the generator's device."""
-        skies = self.draw_skies(-(-count // self._across**2), generator)
-        cut = [self._cut(getattr(skies, field.name))[:count] for field in fields(skies)]
+        skies = self.draw_skies(self.skies_of(count), generator)
+        cut = [self.cut(getattr(skies, field.name))[:count] for field in fields(skies)]
         return LensedPatches(*cut)
+
+    def skies_of(self, count: int) -> int:
+        """Skies that so many patches are cut from."""
+        return -(-count // self._across**2)
 
     def draw_skies(self, count: int, generator: torch.Generator) -> LensedPatches:
         """Whole periodic skies, every field ``(count, side, side)``."""
@@ -105,7 +109,7 @@ class FlatLensing:
         kappa = sky.to_images(phi * sky.ell(phi) ** 2 / 2)
         return LensedPatches(lensed.real, lensed.imag, plain.real, plain.imag, sky.to_images(e), kappa)
 
-    def _cut(self, images: torch.Tensor) -> torch.Tensor:
+    def cut(self, images: torch.Tensor) -> torch.Tensor:
         """The patches of each sky, one after the other."""
         size, across = self.patch.size, self._across
         tiles = images.view(-1, across, size, across, size).transpose(2, 3)

@@ -8,7 +8,8 @@ Conventions: ``<stores>/lensing-<12 hex>/sky-0007`` holds float32 ``(patch, y, x
 The hash takes in everything the values depend on, and neither the number of skies nor anything of the observation, so
 a campaign can be made longer.  Sky i is a function of (seed, i): the same sky makes the same bytes, on any machine of
 the same libraries.  A sky is there whole or not at all; ``.sky-0007.partial`` is one under way, locked by its process,
-so that several processes share a campaign.  Chunks carry a CRC-32C, by which damage is noticed.
+so that several processes share a campaign.  Chunks carry a CRC-32C and the attributes the checksums of all
+metadata, by which damage is noticed.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from zarr.codecs import Crc32cCodec
 from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.config.schema import PatchConfig
 from sphereml.data.holdings import lock, refuse_full
-from sphereml.data.store import refuse_unwritable
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.store import CHECKSUM, has_whole_metadata, refuse_unwritable, seal_metadata
+from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
 from sphereml.errors import UserError
 from sphereml.patches.lambert import LambertPatch
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
@@ -199,10 +200,13 @@ class LensingStore:
                 "make them: `sphereml simulate lensing` with the same experiment and settings",
             )
         try:
-            description = json.loads((folder / _CAMPAIGN).read_text())
-            kind, made = description["format"], description["format_version"]
-        except (OSError, ValueError, KeyError, TypeError):
-            kind, made = None, None
+            description = read_sealed_json(folder / _CAMPAIGN)
+        except FileNotFoundError:
+            description = {}
+        except (OSError, ValueError):
+            what = f"{folder / _CAMPAIGN} is damaged"
+            raise UserError(what, "remove it and give `sphereml simulate lensing` again") from None
+        kind, made = description.get("format"), description.get("format_version")
         if kind != FORMAT:
             raise UserError(f"{folder} holds no lensing simulations", "name a folder of `sphereml simulate lensing`")
         if made != FORMAT_VERSION:
@@ -244,10 +248,13 @@ class LensingStore:
         damaged = UserError(f"{path} is damaged", "remove it and give `sphereml simulate lensing` again")
         try:
             with xarray.open_zarr(path, consolidated=False, chunks=None) as dataset:
+                # Skies of earlier versions have no checksums of their metadata.
+                if CHECKSUM in dataset.attrs and not has_whole_metadata(path):
+                    raise damaged
                 if dataset.attrs["sky"] != index or dataset.attrs["format_version"] != FORMAT_VERSION:
                     raise damaged
                 values = {name: dataset[name].values for name in names or self.names}
-        except (KeyError, ValueError, OSError, RuntimeError):
+        except Exception:  # metadata of an earlier version that changed raise whatever they lead to
             raise damaged from None
         count, size = self.description["patches_per_sky"], self.patch.size
         for name, array in values.items():
@@ -266,8 +273,12 @@ def _found(folder: Path, campaign: Campaign, skies: int) -> None:
     refuse_unwritable(folder)
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     refuse_full(nearest, skies * campaign.bytes_per_sky, f"simulating {skies} skies", "data.stores=PATH")
-    if not (folder / _CAMPAIGN).exists():
-        write_atomically(folder / _CAMPAIGN, json.dumps(campaign.describe(), sort_keys=True, indent=1).encode())
+    try:
+        read_sealed_json(folder / _CAMPAIGN)
+    except (OSError, ValueError):
+        if (folder / _CAMPAIGN).exists():
+            tell_rebuilt(folder / _CAMPAIGN)
+        write_atomically(folder / _CAMPAIGN, sealed_json(campaign.describe()))
 
 
 @contextmanager
@@ -315,3 +326,4 @@ def _write(folder: Path, campaign: Campaign, sky: int, values: dict[str, np.ndar
     }
     dataset = xarray.Dataset({**images, _FRAMES: frames}, attrs=attributes)
     dataset.to_zarr(folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    seal_metadata(folder)

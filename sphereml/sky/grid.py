@@ -12,6 +12,9 @@ import numpy as np
 
 from sphereml.errors import UserError
 
+# Pixel numbers of finer grids do not fit into 64 bits with the bits that their order needs.
+LARGEST_NSIDE = 2**29
+
 
 @dataclass(frozen=True)
 class HealpixGrid:
@@ -27,7 +30,7 @@ class HealpixGrid:
     nside: int
 
     def __post_init__(self) -> None:
-        if self.nside < 1 or self.nside & (self.nside - 1):
+        if not 1 <= self.nside <= LARGEST_NSIDE or self.nside & (self.nside - 1):
             raise UserError(f"nside={self.nside} is not a power of two", "choose 1, 2, 4, ..., 8192")
 
     @classmethod

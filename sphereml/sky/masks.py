@@ -37,11 +37,15 @@ def disc(grid: HealpixGrid, lon: float, lat: float, radius: float) -> np.ndarray
     return np.asarray(grid.vectors() @ centre > np.cos(np.radians(radius)))
 
 
-def threshold_mask(values: np.ndarray, grid: HealpixGrid, sky_fraction: float, smoothing: float) -> np.ndarray:
+def threshold_mask(
+    values: np.ndarray, grid: HealpixGrid, sky_fraction: float, smoothing: float, known: np.ndarray | None = None
+) -> np.ndarray:
     """The faintest ``sky_fraction`` of a map smoothed by a Gaussian of FWHM ``smoothing``, bool ``(npix,)``.
 
     Args:
         values: ``(npix,)`` NEST.
+        known: bool ``(npix,)``; where given, the share is that of the known pixels, and what is kept of them does not
+            depend on the others (``smooth(known values) / smooth(known)``); None: all are known.
     Raises:
         UserError: ``sky_fraction`` outside (0, 1] or a negative ``smoothing``.
     """
@@ -49,11 +53,17 @@ def threshold_mask(values: np.ndarray, grid: HealpixGrid, sky_fraction: float, s
         raise UserError(f"sky_fraction={sky_fraction:g} is impossible", "choose it above 0 and up to 1")
     if smoothing < 0:
         raise UserError(f"smoothing={smoothing:g} degrees is impossible", "choose 0 or more")
-    smooth = _smoothed(values, grid, smoothing) if smoothing > 0 else values
-    kept = round(sky_fraction * grid.npix)
+    smooth = _smoothed(values, grid, smoothing) if smoothing > 0 else np.asarray(values)
+    if known is not None:
+        share = _smoothed(known, grid, smoothing) if smoothing > 0 else known
+        alone = _smoothed(np.where(known, values, 0), grid, smoothing) if smoothing > 0 else values
+        smooth = np.where(known, alone / np.where(known, share, 1), smooth)
+    counted = np.arange(grid.npix) if known is None else np.flatnonzero(known)
+    order = counted[np.argsort(smooth[counted], kind="stable")]
+    kept = order[: round(sky_fraction * len(order))]
     mask = np.zeros(grid.npix, dtype=bool)
-    mask[np.argsort(smooth, kind="stable")[:kept]] = True
-    return mask
+    mask[kept] = True
+    return mask if known is None or not len(kept) else mask | (~known & (smooth <= smooth[kept[-1]]))
 
 
 def apodize(mask: np.ndarray, grid: HealpixGrid, width: float) -> np.ndarray:

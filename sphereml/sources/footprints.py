@@ -1,7 +1,7 @@
 """Places on one sky that a batch is read from: flat patches, or tiles of the sphere turned to random places.
 
-Conventions: ``spins`` are those of the maps' fields in the order of their columns (None: all are scalars).  Spins come in
-the frames of the domain: the patch's axes, or the tile's own pixels, wherever it is laid.
+Conventions: ``spins`` are those of the maps' fields in the order of their columns (None: all are scalars).  Spins come
+in the frames of the domain: the patch's axes, or the tile's own pixels, wherever it is laid.
 
 One sky is one sample: what keeps a network from learning it by heart is that no two batches show it alike.  A patch has
 a random centre and position angle.  A tile is one superpixel of the HEALPix grid laid over a random place by a random

@@ -21,6 +21,7 @@ import numpy as np
 
 from sphereml import __version__
 from sphereml.config.lensing import Cosmology, LensingConfig
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import refuse_full
 from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, refuse_unwritable, write_store
 from sphereml.errors import UserError
@@ -30,10 +31,12 @@ from sphereml.harmonics.transforms import synthesis
 from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.reconstruction import Legs
-from sphereml.lensing.sky_features import SkyFeatures
+from sphereml.lensing.sky_features import SkyFeatures, feature_fields
+from sphereml.lensing.sky_passes import PassCurves, PassEstimator, measure_curves
+from sphereml.lensing.sphere_estimator import SphereEstimator
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.fields import draw_alm
-from sphereml.simulate.lensed_sky import draw_sky, lensed_alm
+from sphereml.simulate.lensed_sky import LensedSky, draw_sky, lensed_alm
 from sphereml.simulate.lensing_store import sky_name, under_way
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
@@ -41,6 +44,8 @@ from sphereml.sky.grid import HealpixGrid
 TARGETS = {"kappa": Field("kappa"), "e": Field("E", "uK_CMB")}
 # Streams of one sky's seed; draw_sky takes those of (seed, sky, 0) and (seed, sky, 1).
 _NOISE_STREAM = 2
+_RING_MARGIN = 150
+_CURVES = "passes.npz"
 Progress = Callable[[int, int], None]
 
 
@@ -54,6 +59,8 @@ class SkyCampaign:
     lmin: int
     lmax_eb: int
     lmax_kappa: int
+    lmin_b: int
+    passes: int
     noise: float
     beam: float
     spectra_lmax: int
@@ -62,8 +69,20 @@ class SkyCampaign:
 
     @classmethod
     def of(cls, config: LensingConfig, form: str) -> SkyCampaign:
-        names = ("nside", "lmax", "lmin", "lmax_eb", "noise", "beam", "spectra_lmax", "seed", "cosmology")
-        values = {name: getattr(config, name) for name in names}
+        names = (
+            "nside",
+            "lmax",
+            "lmin",
+            "lmax_eb",
+            "lmin_b",
+            "passes",
+            "noise",
+            "beam",
+            "spectra_lmax",
+            "seed",
+            "cosmology",
+        )
+        values = {name: getattr(config, name) for name in [*names, "cosmology"]}
         return cls(form=form, lmax_kappa=config.lmax_kappa or config.lmax_eb, **values)
 
     def describe(self) -> dict[str, Any]:
@@ -75,6 +94,15 @@ class SkyCampaign:
         """Name of the campaign's folder."""
         digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
         return f"lensing-sky-{digest[:12]}"
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSky:
+    """A realization, its observed E and B, and the a_lm of its lensed B without noise."""
+
+    sky: LensedSky
+    legs: Legs
+    b: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,30 +128,56 @@ class LensedSkies:
     @cached_property
     def observation(self) -> Observation:
         campaign = self.campaign
-        return Observation(campaign.noise, campaign.beam, campaign.lmin, campaign.lmax_eb)
+        return Observation(campaign.noise, campaign.beam, campaign.lmin, campaign.lmax_eb, campaign.lmin_b)
+
+    @cached_property
+    def model(self) -> NoiseModel:
+        return NoiseModel(self.spectra, self.observation, self.campaign.lmax_kappa)
 
     @cached_property
     def features(self) -> SkyFeatures:
-        model = NoiseModel(self.spectra, self.observation, self.campaign.lmax_kappa)
-        return SkyFeatures(model, self.campaign.nside, self.campaign.form)
+        return SkyFeatures(PassEstimator(self.model, self._curves), self.campaign.nside, self.campaign.form)
+
+    @cached_property
+    def _curves(self) -> PassCurves:
+        """Measured on sky 0, which trains, and kept in the folder."""
+        if self.campaign.passes == 1 or self.campaign.form == "plain":
+            return PassCurves.of_first(self.model, SphereEstimator(self.model).n0)
+        path = self.folder / _CURVES
+        if (kept := read_arrays(path)) is not None:
+            return PassCurves(**kept)
+        drawn, top = self._draw(0), self.campaign.lmax_kappa
+        kappa = resize_alm(drawn.sky.kappa, top).astype(np.complex128)
+        curves = measure_curves(self.model, drawn.legs, kappa, drawn.b, self.campaign.passes)
+        write_arrays(path, vars(curves))
+        return curves
 
     def simulate(self, number: int, spectra: CmbSpectra | None = None) -> Sky:
         """A sky of the fiducial spectra or of others, whose features are those of the fiducial filters all the same."""
-        campaign, lmax = self.campaign, self.campaign.lmax_eb
-        sky = draw_sky(spectra or self.spectra, campaign.lmax, (campaign.seed, number))
-        e, b = lensed_alm(sky, lmax).astype(np.complex128) + self._noise(number)
-        ee = self.spectra.ee_lensed
-        wiener = multiply(e.copy(), self.observation.filtered(ee, ee, 1))
-        truth = (sky.kappa, campaign.lmax_kappa), (sky.e, lmax)
+        campaign, features = self.campaign, self.features
+        drawn = self._draw(number, spectra)
+        truth = (drawn.sky.kappa, campaign.lmax_kappa), (drawn.sky.e, campaign.lmax_eb)
         targets = [synthesis(resize_alm(alm, top).astype(complex), campaign.nside, top) for alm, top in truth]
         return Sky(
             HealpixGrid(campaign.nside),
-            self.features(Legs(e, b, wiener)),
+            features(drawn.legs),
             np.stack(targets, axis=1).astype(np.float32),
-            self.features.fields,
+            features.fields,
             tuple(TARGETS.values()),
             provenance={"kind": "lensing, sphere", "files": campaign.name, "seed": [campaign.seed, number]},
         )
+
+    def lensed_b(self, number: int, spectra: CmbSpectra | None = None) -> np.ndarray:
+        """The true lensed B of a sky, a_lm up to ``lmax_eb``."""
+        return self._draw(number, spectra).b
+
+    def _draw(self, number: int, spectra: CmbSpectra | None = None) -> DrawnSky:
+        campaign, lmax, ee = self.campaign, self.campaign.lmax_eb, self.spectra.ee_lensed
+        sky = draw_sky(spectra or self.spectra, campaign.lmax, (campaign.seed, number))
+        # Rings enough that what lies between lmax_eb and lmax (and somewhat more) does not alias below lmax_eb.
+        lensed = lensed_alm(sky, lmax, _RING_MARGIN - (campaign.lmax - lmax) // 2).astype(np.complex128)
+        e, b = lensed + self._noise(number)
+        return DrawnSky(sky, Legs(e, b, multiply(e.copy(), self.observation.filtered(ee, ee, 1))), lensed[1])
 
     def _noise(self, number: int) -> np.ndarray:
         rng = np.random.default_rng([self.campaign.seed, number, _NOISE_STREAM])
@@ -151,7 +205,7 @@ class LensedSkies:
 
     @property
     def _bytes(self) -> int:
-        columns = count_columns(self.features.fields) + len(TARGETS)
+        columns = count_columns(feature_fields(self.campaign.form, self.campaign.passes)) + len(TARGETS)
         return 4 * columns * HealpixGrid(self.campaign.nside).npix
 
     def sky(self, number: int) -> Sky:
@@ -190,7 +244,11 @@ class StoredSky:
         Raises:
             UserError: values are missing.
         """
-        found = tuple(np.asarray(array[pixels]) for array in self._arrays)
+        damaged = UserError(f"the store {self.path} is damaged", "remove it and prepare it again")
+        try:
+            found = tuple(np.asarray(array[pixels]) for array in self._arrays)
+        except (KeyError, ValueError, OSError, RuntimeError):
+            raise damaged from None
         if not all(np.isfinite(values).all() for values in found):
-            raise UserError(f"the store {self.path} is damaged", "remove it and prepare it again")
+            raise damaged
         return found[0], found[1]

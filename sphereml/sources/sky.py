@@ -11,11 +11,13 @@ import numpy as np
 from sphereml import __version__
 from sphereml.config.schema import DataConfig, GalaxyConfig, SplitConfig
 from sphereml.data.file_checksums import file_checksum
+from sphereml.data.holdings import spell_bytes
 from sphereml.data.prepare import data_folder, prepare_healpix, prepared, store_path
+from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
 from sphereml.data.split_files import Split
 from sphereml.data.splits import build_split, split_files
 from sphereml.data.store import Sky, is_store, open_store
-from sphereml.data.sky_on_disk import ReadableSky, SkyOnDisk
+from sphereml.data.store_cleaning import tree_size
 from sphereml.data.survey import Progress, prepare_survey
 from sphereml.errors import UserError
 from sphereml.simulate.galaxy import Galaxy, simulate_galaxy
@@ -30,17 +32,17 @@ def galaxy_sky(config: GalaxyConfig, progress: Say | None = None) -> Sky:
     With ``config.polarization`` Q and U stand behind the intensity, and those of each part as components ``Q_PART``.
     """
     galaxy = simulate_galaxy(config, progress)
-    targets, fields, components = galaxy.dust[:, None], (Field("I", "uK_RJ"),), galaxy.components
+    targets, fields, components = galaxy.dust[:, None], [Field("I", "uK_RJ")], galaxy.components
     if config.polarization:
         targets = np.concatenate([targets, galaxy.polarization.stokes], axis=1)
-        fields += (Field("P", "uK_RJ", spin=2),)
+        fields.append(Field("P", "uK_RJ", spin=2))
         components = components | _stokes_components(galaxy)
     return Sky(
         grid=galaxy.grid,
         inputs=galaxy.brightness,
         targets=targets,
         input_fields=tuple(Field(f"{velocity:+.2f} km/s", "K") for velocity in galaxy.velocity),
-        target_fields=fields,
+        target_fields=tuple(fields),
         velocity=galaxy.velocity,
         components=components,
         component_units={name: "cm^-2" if name.startswith("column") else "uK_RJ" for name in components},
@@ -63,7 +65,10 @@ def load_sky(data: DataConfig, progress: Say | None = None) -> Sky:
     path = store_path(data)
     if path in _KEPT:
         return _KEPT[path]
+    there = path.exists()
     sky = prepared(data, lambda: _built(data, progress))
+    if progress and not there:
+        progress(f"the sky is kept for the next time in {path} ({spell_bytes(tree_size(path))})")
     _KEPT.clear()
     _KEPT[path] = sky
     return sky

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str | type[Task]] = {
     "dust": "sphereml.tasks.dust:DustTask",
+    "dust_polarization": "sphereml.tasks.dust_polarization:DustPolarizationTask",
     "maps": "sphereml.tasks.maps:MapTask",
     "lensing": "sphereml.tasks.lensing:LensingTask",
 }

@@ -1,7 +1,7 @@
 """Dust from HI: what the network sees, what it predicts, and in which units.
 
-Conventions: those of :mod:`sphereml.tasks.maps` and :mod:`sphereml.tasks.gas`.  The network's outputs n_c become a prediction pixel by pixel,
-``t' = base + sum_c gain_c f(n_c)``, in the standardized target ``t = (T - mean) / std``:
+Conventions: those of :mod:`sphereml.tasks.maps` and :mod:`sphereml.tasks.gas`.  The network's outputs n_c become a
+prediction pixel by pixel, ``t' = base + sum_c gain_c f(n_c)``, in the standardized target ``t = (T - mean) / std``:
 
 * ``plain`` (arXiv:1904.13265): the standardized channels are the features, base = 0, one gain of 1, f(n) = n.
 * ``physical``: the features are the standardized log of the gas column N (``features: column``) and with it the line
@@ -46,6 +46,11 @@ class DustScaling(GasScaling):
     gain_limit: float = 0.0
     guess_weights: tuple[float, ...] = ()
     guess_offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gains not in ("", "one", "channels") or self.guess not in ("", "column", "linear"):
+            raise ValueError(f"there is no guess {self.guess!r} with gains {self.gains!r}")
 
     def first_guess(self, sky: Sky) -> tuple[np.ndarray, np.ndarray]:
         """T_0 and its gains, standardized: ``(npix, 1)`` and ``(npix, 1, G)``."""

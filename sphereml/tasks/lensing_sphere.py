@@ -128,10 +128,11 @@ class SphereLensingTask(MapTask):
         inputs, targets = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         targets = targets[:, self._target_columns]
         unit = np.sqrt(np.square(targets).mean(axis=0))
-        described = {"inputs": [asdict(one) for one in fields], "outputs": [asdict(one) for one in self.outputs]}
-        statistics = named("feature", standardization(inputs, fields)) | named("target", (np.zeros(len(unit)), unit))
         slopes = [_slope(inputs, targets[:, k], place) for k, place in enumerate(self._guess_columns(fields))]
-        return SphereLensingScaling(**described, **statistics, base_slope=slopes)
+        described: dict[str, Any] = {"inputs": [asdict(one) for one in fields], "base_slope": slopes}
+        described["outputs"] = [asdict(one) for one in self.outputs]
+        statistics = named("feature", standardization(inputs, fields)) | named("target", (np.zeros(len(unit)), unit))
+        return SphereLensingScaling(**described, **statistics)
 
     @property
     def _target_columns(self) -> list[int]:
@@ -195,7 +196,8 @@ class TileSource:
         region = Region(self.task.settings.nside, tuple(tiles.tolist()), tile_nside)
         chosen = rng.choice(len(self.skies), at_once, replace=False)
         read = [self._read(self.skies[number], region) for number in chosen]
-        columns = self.task.standardized(*(np.stack(part) for part in zip(*read, strict=True)), self.scaling)
+        inputs, targets = (np.stack(part) for part in zip(*read, strict=True))
+        columns = self.task.standardized(inputs, targets, self.scaling)
         features, base, target = (
             torch.from_numpy(values).to(device) for values in (columns.features, columns.base, columns.target)
         )

@@ -27,7 +27,7 @@ def resolved_bands(bands: BandsConfig, nside: int) -> Bands:
 class CorrelationLoss:
     """``lambda_r [(1 - r50) + (1 - r150)] + l1 mean |T - T'|`` (eq. 2.3 of arXiv:1904.13265), averaged over outputs.
 
-    ``bands`` are those that the map resolves; ``spins`` those of the outputs' fields, a spin of 1 counts as two scalars.
+    ``bands`` are those that the map resolves; ``spins`` those of the outputs' fields; spin 1 counts as two scalars.
     """
 
     bands: Bands
@@ -35,6 +35,7 @@ class CorrelationLoss:
     l1: float
     correlation: str
     spins: tuple[int, ...] = (0,)
+    l2: float = 0.0
 
     @classmethod
     def of(cls, config: LossConfig, bands: Bands, spins: tuple[int, ...] = (0,)) -> CorrelationLoss:
@@ -44,19 +45,20 @@ class CorrelationLoss:
                 f"the map resolves none of the loss's bands {list(config.bands)}",
                 "use a higher Nside, lower bands, or loss.lambda_r=0",
             )
-        return cls(chosen, config.lambda_r, config.l1, config.correlation, spins)
+        return cls(chosen, config.lambda_r, config.l1, config.correlation, spins, config.l2)
 
     def __call__(self, prediction: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss (scalar) and the mean r of each band."""
         weight, sizes = batch.weight, [2 if spin else 1 for spin in self.spins]
         pairs = list(zip(prediction.split(sizes, -1), batch.target.split(sizes, -1), strict=True))
-        error = torch.stack([_distance(a, b) for a, b in pairs], dim=-1) * weight[..., None]
-        error = error.sum() / (len(pairs) * weight.sum()).clamp_min(1)
+        error = torch.stack([_distance(a, b) for a, b in pairs], dim=-1)
+        error = self.l1 * error + self.l2 * error.square() if self.l2 else self.l1 * error
+        error = (error * weight[..., None]).sum() / (len(pairs) * weight.sum()).clamp_min(1)
         if self.lambda_r == 0:
-            return self.l1 * error, {}
+            return error, {}
         r = torch.cat([self._correlations(*one, batch) for one in zip(self.spins, pairs, strict=True)], dim=1)
         r = r.mean(dim=(0, 1))
-        loss = self.lambda_r * (1 - r).sum().to(error.dtype) + self.l1 * error
+        loss = self.lambda_r * (1 - r).sum().to(error.dtype) + error
         return loss, dict(zip(self.bands, r.detach(), strict=True))
 
     def _correlations(self, spin: int, pair: tuple[torch.Tensor, torch.Tensor], batch: Batch) -> torch.Tensor:

@@ -53,6 +53,13 @@ class MapScaling:
     target_mean: list[float]
     target_std: list[float]
 
+    def __post_init__(self) -> None:
+        columns = count_columns(self.output_fields)
+        if len(self.feature_mean) != len(self.feature_std):
+            raise ValueError("features have as many means as deviations")
+        if not len(self.target_mean) == len(self.target_std) == columns:
+            raise ValueError(f"targets have a mean and a deviation for each of {columns} columns")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -254,15 +261,6 @@ class MapTask(Task):
     def comparable_inputs(self) -> bool:
         """Whether inputs are amounts of one thing, so that one of them can be too dark to be weighed."""
         return False
-
-    def intensity(self, sky: ReadableSky) -> np.ndarray:
-        """What the polarization of a sky is a fraction of ``(npix,)``: the first scalar target; zeros where none is."""
-        column = 0
-        for one in sky.target_fields:
-            if not one.spin and one.parity == "even":
-                return np.asarray(sky.targets[:, column])
-            column += one.columns
-        return np.zeros(sky.grid.npix, np.float32)
 
     def raw_features(self) -> np.ndarray:
         """The columns that a closed-form model weighs, ``(npix, F)``, in their units."""

@@ -12,7 +12,6 @@ Conventions
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from astropy.io import fits
 
 from sphereml.data.column_names import stokes
+from sphereml.data.fits_checksums import serialize
 from sphereml.data.fits_files import open_fits
 from sphereml.data.healpix_fits import UNSEEN, read_healpix
 from sphereml.data.units import parse_unit
@@ -36,6 +36,15 @@ CARDS = {
     "weights_hash": ("WEIGHTS", ""),  # a SHA-256 leaves no room for a comment in the card
     "model": ("MODEL", "model that made these maps"),
     "code_version": ("CODEVER", "version of sphereml"),
+    "fitted": ("FITTED", "in-sample, cross-fitted or other sky"),
+    "trained": ("TRAINED", "share of this sky whose target trained"),
+    "chosen": ("CHOSEN", "share whose target chose the epoch"),
+    "held_out": ("HELDOUT", "share kept apart to test"),
+    "folds": ("FOLDS", "regions predicted by runs that never saw them"),
+    "buffer": ("BUFFER", "deg from a region to its nearest training pixel"),
+    "join": ("JOIN", "deg over which regions pass into each other"),
+    "recfield": ("RECFIELD", "deg, receptive field of the network"),
+    "seeds": ("SEEDS", "runs averaged in every region"),
 }
 
 
@@ -69,7 +78,7 @@ def write_template(
         raise UserError("the maps have no unit", "state it, e.g. uK_RJ")
     table = map_table(maps, unit, lone_stokes)
     _add_cards(table, header or {})
-    return write_atomically(path, _serialize(table))
+    return write_atomically(path, serialize(table))
 
 
 def write_sky_map(
@@ -97,7 +106,7 @@ def serialize_sky_map(maps: SkyMap, tables: Sequence[fits.BinTableHDU] = ()) -> 
     columns = dict(zip(nested.column_names, nested.values.T, strict=True))
     table = map_table(columns, nested.unit, frame=nested.frame)
     _add_cards(table, nested.header)
-    return _serialize(table, *tables)
+    return serialize(table, *tables)
 
 
 def refuse_standing(paths: Iterable[Path], overwrite: bool) -> None:
@@ -116,7 +125,7 @@ def write_mask(path: Path | str, mask: np.ndarray, *, overwrite: bool = False) -
     path = Path(path)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
-    return write_atomically(path, _serialize(map_table({"MASK": mask.astype(np.float32)}, "")))
+    return write_atomically(path, serialize(map_table({"MASK": mask.astype(np.float32)}, "")))
 
 
 def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -190,12 +199,3 @@ def _add_cards(table: fits.BinTableHDU, header: Mapping[str, Any]) -> None:
     for key, value in header.items():
         card, comment = CARDS.get(key, (_card_name(key), ""))
         table.header[card] = (value, comment)
-
-
-def _serialize(*tables: fits.BinTableHDU) -> bytes:
-    stream = io.BytesIO()
-    hdus = fits.HDUList([fits.PrimaryHDU(), *tables])
-    for hdu in hdus:
-        hdu.add_checksum(when="of the HDU")  # astropy's default comment is the time of writing
-    hdus.writeto(stream)
-    return stream.getvalue()

@@ -7,7 +7,6 @@ A checkpoint file is the SHA-256 of what follows (32 bytes) and a file of ``torc
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +17,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import seal, unseal, write_atomically
 from sphereml.errors import UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-_DIGEST_BYTES = 32
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -31,8 +29,7 @@ class WholeCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         stream = io.BytesIO()
         torch.save(checkpoint, stream)
-        content = stream.getvalue()
-        write_atomically(Path(path), hashlib.sha256(content).digest() + content, "make room, or choose another output")
+        write_atomically(Path(path), seal(stream.getvalue()), "make room, or choose another output")
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
         return read_checkpoint(Path(path))
@@ -68,13 +65,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     damaged = UserError(f"the checkpoint {path} is damaged", "train again with --overwrite")
     try:
-        content = path.read_bytes()
+        content = unseal(path.read_bytes())
     except OSError:
         raise damaged from None
-    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+    if content is None:
         raise damaged
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content[_DIGEST_BYTES:]), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # torch raises whatever its unpickler meets
         raise damaged from None
     return state

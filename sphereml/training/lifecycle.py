@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sphereml.data.holdings import lock
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.tasks.protocol import Provenance
 from sphereml.training.runs import Run
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,28 @@ def train_once(run: Run, provenance: Provenance, options: FitOptions, fit: Calla
             it was started, another process trains it, its folder cannot be written, or what ``fit`` refuses.
     """
     with _locked(run):
+        _recover(run)
         if not options.overwrite or not run.manifest().get("complete"):
             return _train(run, provenance, options, fit)
-        fresh = replace(run, folder=run.folder.with_name(f".{run.folder.name}.new"))
+        fresh = replace(run, folder=_beside(run, "new"))
         _train(fresh, provenance, options, fit)
-        old = run.folder.with_name(f".{run.folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = _beside(run, "old")
         run.folder.rename(old)
         fresh.folder.rename(run.folder)
         shutil.rmtree(old)
         return run
+
+
+def _beside(run: Run, what: str) -> Path:
+    return run.folder.with_name(f".{run.folder.name}.{what}")
+
+
+def _recover(run: Run) -> None:
+    """Finish what a process that was killed between a new run's end and its place left undone."""
+    old = _beside(run, "old")
+    if old.exists() and not run.folder.exists():
+        old.rename(run.folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _train(run: Run, provenance: Provenance, options: FitOptions, fit: Callable[[Run], Fitted]) -> Run:
@@ -118,7 +132,7 @@ def _claim(run: Run, provenance: Provenance, options: FitOptions) -> bool:
 @contextmanager
 def _locked(run: Run) -> Iterator[None]:
     """Hold the run against other processes; raises UserError that names the one that has it."""
-    path = run.folder.with_name(f".{run.folder.name}.lock")
+    path = _beside(run, "lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

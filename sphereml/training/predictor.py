@@ -9,10 +9,12 @@ the gain is interpolated.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ import torch
 from sphereml import __version__
 from sphereml.data.finished_pieces import FinishedPieces
 from sphereml.data.sky_on_disk import ReadableSky
+from sphereml.data.split_files import read_split
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
@@ -94,13 +97,24 @@ class Predictor:
 
     @cached_property
     def scaling(self) -> Scaling:
-        return self.task.scaling.from_json(self.run.scaling())
+        """As it was fitted; raises UserError when the file holds something else, whatever its checksum."""
+        try:
+            values = self.run.scaling()
+            _refuse_unusable(values)
+            return self.task.scaling.from_json(values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            what = f"{self.run.scaling_path} is no scaling of task={self.run.config.task} ({error})"
+            raise UserError(what, "restore it or train again") from None
 
     @cached_property
     def network(self) -> Network:
         """With the trained weights, in ``eval()`` mode."""
         network = self.task.network(self.scaling, self.run.manifest().get("nside", 0))
-        network.load_state_dict(self.run.weights())
+        trained = self.run.weights()
+        if _kinds(trained) != _kinds(network.state_dict()):
+            what = f"{self.run.weights_path} holds the weights of another network"
+            raise UserError(what, "restore it or train again")
+        network.load_state_dict(trained)
         return network.eval().to(self.device)
 
     @torch.no_grad()
@@ -148,7 +162,7 @@ class Predictor:
         return self.task.outputs if fields is None else fields
 
     def header(self, other: ReadableSky | None = None) -> dict[str, object]:
-        """Facts for a template's header."""
+        """Facts for a template's header: what made it, and where its pixels' own targets did."""
         manifest = self.run.manifest()
         facts: dict[str, object] = {
             "run_id": self.run.folder.name,
@@ -157,8 +171,15 @@ class Predictor:
             "code_version": __version__,
         }
         if other is not None and not _same_data(manifest.get("data", {}), other.provenance):
-            facts["other_data"] = True
-        return facts
+            return facts | {"fitted": "other sky", "other_data": True}
+        return facts | {"fitted": "in-sample"} | self._shares()
+
+    def _shares(self) -> dict[str, float]:
+        """Of the sky, what trained, what chose the epoch and what was held out; the rest was not used."""
+        split = read_split(self.run.split_path)
+        joined = self.task.closed_form or self.run.config.training.join_validation
+        train, chosen, test = (round(float(part.mean()), 4) for part in (split.train, split.validation, split.test))
+        return {"trained": train + chosen * joined, "chosen": chosen * (not joined), "held_out": test}
 
     @property
     def _maps(self) -> MapTask:
@@ -253,8 +274,26 @@ class Predictor:
         return output
 
 
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (one.shape, one.dtype) for name, one in tensors.items()}
+
+
 def _in_parts(frames: np.ndarray) -> list[np.ndarray]:
     return [frames[start : start + _PATCHES_AT_ONCE] for start in range(0, len(frames), _PATCHES_AT_ONCE)]
+
+
+def _refuse_unusable(values: Any, name: str = "scaling") -> None:
+    """Raise ValueError for a number, anywhere in a scaling, that is not finite, or an entry that is nothing at all."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _refuse_unusable(value, key)
+    elif isinstance(values, list):
+        if name.endswith(("_mean", "_std")) and any(isinstance(value, str) for value in values):
+            raise ValueError(f"{name} holds text")
+        for value in values:
+            _refuse_unusable(value, name)
+    elif values is None or (isinstance(values, float) and not math.isfinite(values)):
+        raise ValueError(f"{name} is not finite")
 
 
 def _same_data(trained: dict[str, object], found: dict[str, object]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from sphereml.config.compose import load, used_settings
 from sphereml.config.tasks import dotted_values
 from sphereml.data.holdings import lock
+from sphereml.data.whole_files import read_sealed_json
 from sphereml.errors import UserError
 
 # Facts of the manifest that say how a training went, and scores that a comparison gives a run.
@@ -69,10 +70,9 @@ def _row(path: Path, settings: Mapping[str, Any], differing: Iterable[str]) -> d
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads((path / "manifest.json").read_text())
+        return read_sealed_json(path / "manifest.json")
     except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _state(path: Path, settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -15,22 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save
-
 from sphereml import __version__
 from sphereml.config.compose import load, run_hash, to_json
 from sphereml.config.schema import ExperimentConfig
 from sphereml.data.file_checksums import file_checksum
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import read_sealed_json, sealed_json, write_atomically
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from sphereml.data.sky_on_disk import ReadableSky
     from sphereml.sky.maps import SkyMap
     from sphereml.training.predictor import Predictor
 
-_FIRST = ("integrated", "linear")
+_FIRST = ("integrated", "linear", "hough", "structure_tensor")
 
 
 @dataclass(frozen=True)
@@ -126,12 +125,9 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            values = json.loads(path.read_text())
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            raise UserError(f"{path} is damaged", "remove the run folder and train again")
-        return values
+            return read_sealed_json(path)
+        except (OSError, ValueError):
+            raise UserError(f"{path} is damaged", "restore it, or remove the run folder and train again") from None
 
     def start(self, data: dict[str, Any], **facts: Any) -> None:
         """Write the configuration and an incomplete manifest, with the provenance of the data.
@@ -139,6 +135,8 @@ class Run:
         Raises:
             UserError: the folder cannot be written.
         """
+        import torch
+
         path = write_atomically(
             self.folder / "config.json", to_json(self.config).encode(), "choose another output=FOLDER"
         )
@@ -156,6 +154,8 @@ class Run:
 
     def finish(self, tensors: dict[str, torch.Tensor], scaling: dict[str, Any], **facts: Any) -> None:
         """Write weights and scaling; then, in one write, their hashes, the facts, and that the run is complete."""
+        from safetensors.torch import save
+
         # One entry: several would be written in a random order, and equal weights would make other bytes.
         metadata = {"sphereml": json.dumps({"version": __version__, "task": self.config.task, "model": self.name})}
         # Not save_file, whose files are for their owner alone whatever the umask says.
@@ -173,11 +173,18 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Add facts to the manifest."""
-        text = json.dumps(self.manifest() | facts, indent=1, sort_keys=True)
-        write_atomically(self.folder / "manifest.json", text.encode())
+        known = self.manifest() | facts
+        write_atomically(self.folder / "manifest.json", sealed_json(dict(sorted(known.items()))))
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return load_file(self.weights_path)
+        """The trained tensors, on the CPU; raises UserError when the file holds none, whatever its checksum."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.weights_path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{self.weights_path} holds no weights ({error})", "restore it or train again") from None
 
     def scaling(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.scaling_path.read_text())

@@ -17,7 +17,6 @@ from sphereml.evaluation.forecast.result import ForecastResult
 from sphereml.evaluation.forecast.skies import SurveyField, Theory, dust_scaling
 from sphereml.evaluation.maps.study import MapStudy
 from sphereml.evaluation.protocol import Result, Study, StudyOptions
-from sphereml.simulate.galaxy import simulate_galaxy
 from sphereml.training.runs import Run
 
 
@@ -44,8 +43,9 @@ class ForecastStudy(Study):
     @cached_property
     def dust(self) -> np.ndarray:
         """Q and U of the dust without noise, ``(2, npix)`` uK_RJ at 353 GHz."""
-        galaxy = simulate_galaxy(self.maps.config.data.galaxy, self.options.say)
-        return np.asarray(galaxy.polarization.signal.T, dtype=np.float64)
+        sky = self.maps.task.sky
+        noise = np.stack([sky.components["Q_noise"], sky.components["U_noise"]])
+        return np.asarray(sky.targets.T, dtype=np.float64) - noise
 
     @cached_property
     def templates(self) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import sealed_json, write_atomically
+from sphereml.errors import UserError
 from sphereml.evaluation.lensing.labels import model_lines, theory_labels
 from sphereml.evaluation.lensing.noise import GOAL
 from sphereml.evaluation.lensing.sentences import Sentences, floats
@@ -39,15 +39,19 @@ class Drawn:
 
 def draw_figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw a result and the ``kappa_maps.npz`` of its folder; returns the pictures."""
-    with np.load(folder / "kappa_maps.npz") as stored:
-        maps = dict(stored)
+    try:
+        with np.load(folder / "kappa_maps.npz") as stored:
+            maps = dict(stored)
+    except Exception:  # zip and npy headers that changed raise whatever they lead to
+        what = f"{folder / 'kappa_maps.npz'} is missing or damaged"
+        raise UserError(what, "run `sphereml study lensing` again") from None
     figures = folder / "figures"
     for old in figures.glob("*.png"):
         old.unlink()
     drawn = list(LensingFigures(content, maps).all())
     captions = {item.name: {"title": item.title, "paper": item.paper, "ours": item.ours} for item in drawn}
     paths = [write_png(item.figure, figures / f"{item.name}.png", dpi=110) for item in drawn]
-    write_atomically(figures / "captions.json", json.dumps(captions, indent=1).encode())
+    write_atomically(figures / "captions.json", sealed_json(captions))
     return paths
 
 
@@ -77,6 +81,10 @@ class LensingFigures:
             yield Drawn("omega_c", self._omega_c(), "omega_c (eqs. 16, 17)", paper["omega_c"], words.omega_c())
         if self.content["seeds"]:
             yield Drawn("seeds", self._seeds(), "Spread of seeds (eq. 18)", paper["seeds"], words.seeds())
+        if "responses" in self.content:
+            yield Drawn("responses", self._responses(), "Does it follow the sky?", "", words.responses())
+        if "delensing" in self.content:
+            yield Drawn("delensing", self._delensing(), "Lensing B that templates leave", "", words.delensing())
         if "uncertainty" in self.content:
             yield Drawn("calibration", self._calibration(), "Is the error of a map right?", paper["uncertainty"],
                         words.uncertainty())  # fmt: skip
@@ -196,6 +204,22 @@ class LensingFigures:
             curves.append(plots.Curve(f"{name}: maps, power over $C_L$", colour, maps))
             curves.append(plots.Curve(f"{name}: spectra, relative", colour, spread["relative"], line="--"))
         return plots.power_points(self._ell, curves, "spread between seeds")
+
+    def _responses(self) -> Figure:
+        """Slopes of the networks and of the reference; a line style for what is varied."""
+        curves = []
+        for (what, found), line in zip(self.content["responses"].items(), ("-", "--"), strict=False):
+            for name in [*self._networks, self.content["experiment"]["reference"]]:
+                measured = {"value": found[name]["slope"], "error": found[name]["error"]}
+                curves.append(self._curve(name, measured, line, f", {what}"))
+        return plots.ratio_curves(self._ell, curves, "slope of recovered over true power")
+
+    def _delensing(self) -> Figure:
+        found = self.content["delensing"]
+        floor = found["models"]["truth"]["left"]
+        curves = [plots.Curve("true kappa", plots.TRUTH_COLOUR, floor["value"], floor["error"], ":")]
+        curves += [self._curve(name, model["left"]) for name, model in found["models"].items() if name != "truth"]
+        return plots.ratio_curves(found["bands"]["ell"], curves, "power left over that of the lensing B")
 
     def _calibration(self) -> Figure:
         found = self.content["uncertainty"]

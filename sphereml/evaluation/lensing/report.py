@@ -15,7 +15,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.errors import UserError
 from sphereml.evaluation.lensing.labels import model_lines, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.results import LensingResult
@@ -35,8 +34,6 @@ def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
     """
     path = folder / "figures" / "captions.json"
     captions = read_json(path, _REMAKE)
-    if not isinstance(captions, dict):
-        raise UserError(f"{path} holds no JSON object", _REMAKE)
     figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
     return write_atomically(folder / "report.html", render(content, figures).encode())
 
@@ -46,12 +43,10 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(with_error=_with_error, number=number, fit=spelt_fit, probability=_probability)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
-    edges = content["bands"]["edges"]
     short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
         style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         content=content,
-        bands=[f"{lo:g}–{hi:g}" for lo, hi in pairwise(edges)],
         tables=_tables(content, short),
         short=short,
         goal_span=GOAL_SPAN,
@@ -63,8 +58,8 @@ def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
 
 def _tables(
     content: Mapping[str, Any], short: Mapping[str, str]
-) -> list[tuple[str, Mapping[str, str], dict[str, Any]]]:
-    """Title, heads and columns of what is told band by band."""
+) -> list[tuple[str, Mapping[str, str], dict[str, Any], list[str]]]:
+    """Title, heads, columns and names of the rows of what is told band by band."""
     models, reference = content["models"], content["experiment"]["reference"]
     theory = {key: " ".join(lines) for key, lines in theory_lines(content).items()}
     ratios = {name: m["ratio"][reference] for name, m in models.items() if m["kind"] != "quadratic"}
@@ -73,13 +68,38 @@ def _tables(
         return {name: _column(model[key]) for name, model in models.items()}
 
     noise = {name: _column(model["noise"], _scaled) for name, model in models.items()}
-    return [
+    tables = [
         ("Theory", theory, {key: [_scaled(value) for value in content["theory"][key]] for key in theory}),
         ("Noise N_L", short, noise),
         (f"N_L over that of {short[reference]}", short, {name: _column(ratio) for name, ratio in ratios.items()}),
         ("Response R_L", short, measured("response")),
         ("Correlation with the truth", short, measured("correlation")),
     ]
+    for what, found in content.get("responses", {}).items():
+        slopes = {name: _column({"value": one["slope"], "error": one["error"]}) for name, one in found.items()}
+        tables.append((f"Slope of recovered over true power, {what}", short, slopes))
+    return [(*table, _spans(content["bands"])) for table in tables] + _templates(content.get("delensing"), short)
+
+
+def _templates(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> list[Any]:
+    """What templates leave by band of B, and what they follow below the cut."""
+    if not found:
+        return []
+    heads, models = {**short, "truth": "true kappa"}, found["models"]
+
+    def columns(*keys: str) -> dict[str, Any]:
+        return {name: [cell for key in keys for cell in _column(model[key])] for name, model in models.items()}
+
+    low, follows = f"template at ell < {found['cut']}", columns("follows_lensing", "follows_other")
+    return [
+        ("Lensing-B power left, over its own", heads, columns("left"), _spans(found["bands"])),
+        (f"Left, over that of {short[found['reference']]}", heads, columns("ratio"), _spans(found["bands"])),
+        (f"Correlation of the {low}", heads, follows, ["with lensing B", "with another B"]),
+    ]
+
+
+def _spans(bands: Mapping[str, Any]) -> list[str]:
+    return [f"{lo:g}–{hi:g}" for lo, hi in pairwise(bands["edges"])]
 
 
 def _column(measured: Mapping[str, Any], spell: Callable[[Any], str] = number) -> list[Markup | str]:

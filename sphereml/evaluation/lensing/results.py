@@ -19,7 +19,10 @@ Schema (lists hold one value a band of L unless said otherwise; no number is inf
   ``offset_sigmas``, else ``lower`` or ``upper``, a limit (95 %) where one edge is.
 * ``seeds``: by ensemble ``names``, ``spectra``, ``relative``, ``maps``, ``pixel``, ``pixel_error`` (eq. 18).
 * ``uncertainty``: by name ``pull``, ``within_1_sigma``, ``within_2_sigma``, ``rings``, ``pull_by_ring`` (one a ring),
-  M ``band_pull``.
+  M ``band_pull``, ``modes_within_1_sigma``, ``modes_within_2_sigma``.
+* ``responses``: by what is varied (``A_lens``, ``omega_c``) and name ``slope``, ``error`` and ``collapsed`` (bool).
+* ``delensing``: ``bands`` of B, ``cut`` (ell), ``reference``, and in ``models`` by name (``truth``: the true kappa) M
+  ``left``, ``ratio`` (a band of B each) and, of the one band below the cut, M ``follows_lensing``, ``follows_other``.
 * ``patch_sizes``: a list of settings: ``degrees``, ``size``, ``noise_level``, ``bands``, ``models`` (M ``noise``,
   ``correlation``, ``ratio``).
 * ``paper``, ``notes``: sentences.

@@ -11,6 +11,8 @@ import numpy as np
 from sphereml.evaluation.lensing.noise import GOAL_SPAN, inside_goal
 from sphereml.harmonics.bands import Bands
 
+# Multipoles in which a response is stated.
+RESPONSE = (100, 500)
 # The paper's statements, in our words, from its abstract; where that gives no number, none is made up.
 PAPER = {
     "noise": "At 1 uK-arcmin the network's N_L is 50-70 % lower than the quadratic estimator's.",
@@ -126,9 +128,38 @@ class Sentences:
     def uncertainty(self) -> str:
         parts = [
             f"{self.label(name)}: pull {part['pull']:.3f}, {100 * part['within_1_sigma']:.1f} % within one sigma and "
-            f"{100 * part['within_2_sigma']:.1f} % within two (68.3 and 95.4 % if Gaussian)."
+            f"{100 * part['within_2_sigma']:.1f} % within two (68.3 and 95.4 % if Gaussian); of the modes "
+            f"{100 * part['modes_within_1_sigma']:.1f} and {100 * part['modes_within_2_sigma']:.1f} %."
             for name, part in self.content["uncertainty"].items()
         ]
+        return "\n".join(parts)
+
+    def responses(self) -> str:
+        """Slopes in the bands of ``RESPONSE``, and who does not follow."""
+        edges = np.array(self.content["bands"]["edges"])
+        inside = (edges[:-1] >= RESPONSE[0]) & (edges[1:] <= RESPONSE[1])
+        parts = []
+        for what, found in self.content["responses"].items():
+            for name in [*self.networks, self.reference] if inside.any() else []:
+                slope, collapsed = floats(found[name]["slope"])[inside], np.array(found[name]["collapsed"])[inside]
+                fault = "; it does not follow the sky" if collapsed.any() else ""
+                parts.append(f"{self.label(name)}, {what}: slope {_span(slope)}{fault}.")
+        where = f"Of recovered over true power in the bands of {RESPONSE[0]} < L < {RESPONSE[1]}"
+        return "\n".join([*parts, f"{where}; 1: unbiased, 0: the prior, whatever the sky."])
+
+    def delensing(self) -> str:
+        """What each template leaves, and whether it follows B that is no lensing."""
+        found, parts = self.content["delensing"], []
+        for name, model in found["models"].items():
+            label = "true kappa" if name == "truth" else self.label(name)
+            lensing, other = (
+                " ± ".join(f"{model[f'follows_{what}'][part][0]:.3f}" for part in ("value", "error"))
+                for what in ("lensing", "other")
+            )
+            parts.append(
+                f"{label}: its template leaves {_span(floats(model['left']['value']))} of the lensing B; at ell < "
+                f"{found['cut']} its correlation with that is {lensing}, with another B {other}."
+            )
         return "\n".join(parts)
 
     def maps(self) -> str:

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
+from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, wiener_weights
 from sphereml.evaluation.lensing.estimates import Estimates, NetworkEstimate, QuadraticEstimate
 from sphereml.evaluation.lensing.matter_density import SHIFT, DensityFit
 from sphereml.evaluation.lensing.noise import Judged, patch_bands
 from sphereml.evaluation.lensing.nulls import NullTest, null_test
+from sphereml.evaluation.lensing.responses import A_LENS, response_slope
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
+from sphereml.evaluation.response import Response
 from sphereml.evaluation.run_groups import same_but_seed
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
@@ -44,7 +48,7 @@ def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
         config = run.config
         if "kappa" not in config.lensing.outputs:
             raise UserError(f"the run in {run.folder} predicts no kappa", "name runs of lensing with kappa in outputs")
-        lensing = asdict(config.lensing) | {"loss": "", "outputs": []}
+        lensing = asdict(config.lensing) | {"loss": "", "outputs": [], "passes": 1}
         groups.setdefault(repr((config.patches, lensing)), []).append(run)
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].config.patches.size))
 
@@ -68,7 +72,8 @@ class Setting:
     @cached_property
     def task(self) -> LensingTask:
         """Observes the patches; its truth has every output that some run predicts."""
-        first = next((run.config for run in self.runs.values() if run.config.model.form == "physical"), self.config)
+        physical = [run.config for run in self.runs.values() if run.config.model.form == "physical"]
+        first = max(physical, key=lambda config: config.lensing.passes, default=self.config)
         outputs = list(dict.fromkeys(name for run in self.runs.values() for name in run.config.lensing.outputs))
         lensing = replace(first.lensing, outputs=outputs)
         return LensingTask(replace(first, lensing=lensing, evaluation=self.config.evaluation))
@@ -76,11 +81,13 @@ class Setting:
     @cached_property
     def networks(self) -> list[NetworkEstimate]:
         """Runs that see and predict the same share their features, and so the filter's matrix."""
-        tasks: dict[tuple[str, ...], LensingTask] = {}
+        tasks: dict[tuple[str, int, tuple[str, ...]], LensingTask] = {}
         found = []
         for name, run in self.runs.items():
-            key = (run.config.model.form, *run.config.lensing.outputs)
-            same = (self.task.config.model.form, *self.task.names)
+            key, same = (
+                (config.model.form, config.lensing.passes, tuple(config.lensing.outputs))
+                for config in (run.config, self.task.config)
+            )
             fresh = self.task if key == same else LensingTask(run.config, self.say, self.task.spectra)
             found.append(NetworkEstimate(name, Predictor(run, tasks.setdefault(key, fresh))))
         return found
@@ -166,6 +173,19 @@ class Setting:
         groups = self.validation.groups, self.test.groups
         return {name: Judged(validation[name], test[name], *groups) for name in test}
 
+    def delensing(self) -> dict[str, Any] | None:
+        """What templates leave of the lensing B; None where there is no exact filter to take E from."""
+        fair = self.estimators[-1]
+        if not isinstance(fair, QuadraticEstimate) or fair.kind != "fair":
+            return None
+        weights = {name: wiener_weights(powers) for name, powers in self.powers(self.validation).items()
+                   if name != "qe_naive"}  # fmt: skip
+        patches = KnownPatches(self.task, self.config.evaluation.patches, self.sets.batch)
+        self.say(f"delensing: {patches.count} patches, twice")
+        estimators: list[Estimates] = [*self.networks, fair]
+        made = Delensing(self.task, estimators, fair, self._mean_fields, weights, self.reference, patches)
+        return made.measure()
+
     def null_tests(self) -> dict[str, dict[str, NullTest]]:
         """By sky (``unlensed``, ``gaussian``) and name."""
         gaussian = self.sets.of("gaussian", self.task.drawn(gaussian=True))
@@ -180,21 +200,56 @@ class Setting:
 
     def density_fits(self) -> dict[str, DensityFit]:
         """Of omega_c, by name; ``truth`` is what the true maps would say."""
-        fiducial = self.config.lensing.cosmology.omch2
-        spectra = {round(fiducial + step * SHIFT, 6): self._spectra(step * SHIFT) for step in (-2, -1, 0, 1, 2)}
-        theory = {omega: self.bands.average(found.kappa) for omega, found in spectra.items()}
-        simulated = sorted(spectra)[1:-1]
-        validation, test = (
-            {omega: self._shifted(part, omega, spectra[omega]) for omega in simulated}
-            for part in ("validation", "test")
-        )
-
-        def of(side: dict[float, dict[str, PatchPowers]], name: str) -> dict[float, PatchPowers]:
-            return {omega: side[omega][name] for omega in simulated}
-
+        theory = {omega: self.bands.average(found.kappa) for omega, found in self._omega_spectra.items()}
+        validation, test = self._omega_powers["validation"], self._omega_powers["test"]
+        simulated = sorted(test)
         names = validation[simulated[1]]
-        groups = self.sets.of("test", self.task.drawn()).groups
-        return {name: DensityFit(of(validation, name), of(test, name), theory, simulated[1], groups) for name in names}
+        return {
+            name: DensityFit(_of(validation, name), _of(test, name), theory, simulated[1], self._drawn_groups)
+            for name in names
+        }
+
+    @property
+    def _drawn_groups(self) -> np.ndarray:
+        return self.sets.of("test", self.task.drawn()).groups
+
+    @cached_property
+    def _omega_spectra(self) -> dict[float, CmbSpectra]:
+        """By omega_c, of which the outermost two are not simulated."""
+        fiducial = self.config.lensing.cosmology.omch2
+        return {round(fiducial + step * SHIFT, 6): self._spectra(step * SHIFT) for step in (-2, -1, 0, 1, 2)}
+
+    @cached_property
+    def _omega_powers(self) -> dict[str, dict[float, dict[str, PatchPowers]]]:
+        """By part, omega_c of the patches and name."""
+        simulated = sorted(self._omega_spectra)[1:-1]
+        return {
+            part: {omega: self._shifted(part, omega, self._omega_spectra[omega]) for omega in simulated}
+            for part in ("validation", "test")
+        }
+
+    @cached_property
+    def _lens_powers(self) -> dict[float, dict[str, PatchPowers]]:
+        """By A_lens of test patches, whose potential's power is so many times the fiducial one, and name."""
+        spectra, found = self.task.spectra, {}
+        for strength in A_LENS:
+            if strength == 1 and self.config.lensing.simulator == "flat":
+                found[strength] = self.powers(self.test)
+                continue
+            patches = self.sets.of("test", self.task.drawn(replace(spectra, potential=strength * spectra.potential)))
+            found[strength] = self.powers(self._cleaned(f"test, A_lens = {strength:g}", patches))
+        return found
+
+    def responses(self, omega_c: bool = True) -> dict[str, dict[str, Response]]:
+        """Slope of recovered against true power of kappa, by what is varied (A_lens, and omega_c) and name."""
+        varied = {"A_lens": self._lens_powers} | ({"omega_c": self._omega_powers["test"]} if omega_c else {})
+        return {
+            what: {
+                name: response_slope(_of(powers, name), judged.response, self._drawn_groups)
+                for name, judged in self.judged.items()
+            }
+            for what, powers in varied.items()
+        }
 
     def _spectra(self, step: float) -> CmbSpectra:
         """Of an omega_c that is so much larger."""
@@ -239,3 +294,8 @@ class Setting:
     def seconds(self) -> dict[str, float]:
         """What each training took."""
         return {name: float(run.manifest().get("seconds_train", np.nan)) for name, run in self.runs.items()}
+
+
+def _of(side: dict[float, dict[str, PatchPowers]], name: str) -> dict[float, PatchPowers]:
+    """The powers of one estimate by fiducial."""
+    return {fiducial: powers[name] for fiducial, powers in side.items()}

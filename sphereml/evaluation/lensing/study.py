@@ -20,7 +20,7 @@ from sphereml.evaluation.run_groups import run_names
 class LensingStudy(Study):
     """Networks beside quadratic estimators on the same patches, setting by setting (size, noise, cosmology)."""
 
-    sections = ("nulls", "omega_c", "uncertainty")
+    sections = ("nulls", "omega_c", "uncertainty", "responses", "delensing")
     result: ClassVar[type[Result]] = LensingResult
 
     @classmethod
@@ -50,6 +50,10 @@ class LensingStudy(Study):
             content["omega_c"] = omega_c_entry(main)
         if "uncertainty" not in skip:
             content["uncertainty"] = _json(main.calibrations())
+        if "responses" not in skip:
+            content["responses"] = _json(main.responses("omega_c" not in skip))
+        if "delensing" not in skip and (templates := main.delensing()):
+            content["delensing"] = templates
         content["paper"], content["notes"] = PAPER, notes_of(main, self.settings, content, skip)
         return LensingResult(content, main)
 

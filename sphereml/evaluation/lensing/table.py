@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sphereml.evaluation.lensing.labels import model_lines, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
+from sphereml.evaluation.lensing.sentences import Sentences
 
 
 def lensing_table(content: Mapping[str, Any], console: Console | None = None) -> None:
@@ -22,6 +23,10 @@ def lensing_table(content: Mapping[str, Any], console: Console | None = None) ->
     for name, model in content["models"].items():
         if model["kind"] != "quadratic":
             console.print(_goal(content, name), highlight=False, soft_wrap=True)
+    words = Sentences(content)
+    for part in ("responses", "delensing"):
+        if part in content:
+            console.print(getattr(words, part)(), highlight=False, soft_wrap=True)
     for note in content["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sphereml.evaluation.calibration import BinnedError, coverage
 from sphereml.evaluation.lensing.noise import Measured
 from sphereml.lensing.patch_spectra import PatchBands
 
@@ -32,16 +33,18 @@ def edge_distance(size: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class CalibratedError:
-    """Standard deviations by ring of distance and by quantile of the prediction's magnitude.
+    """Standard deviations by ring of distance and by quantile of the prediction's magnitude, and of every mode.
 
     ``rings`` ``(ring,)`` inner limits in pixels, ``magnitudes`` ``(ring, quantile - 1)`` limits of |prediction|,
-    ``deviation`` ``(ring, quantile)``, ``band_deviation`` ``(band,)`` of the residual's power.
+    ``deviation`` ``(ring, quantile)``, ``band_deviation`` ``(band,)`` of the residual's power; ``modes`` by the bins of
+    the patch's Fourier modes.
     """
 
     rings: np.ndarray
     magnitudes: np.ndarray
     deviation: np.ndarray
     band_deviation: np.ndarray
+    modes: BinnedError
 
     @classmethod
     def fit(cls, prediction: torch.Tensor, truth: torch.Tensor, bands: PatchBands) -> CalibratedError:
@@ -54,7 +57,8 @@ class CalibratedError:
         ]
         limits, deviations = (np.stack(part) for part in zip(*tables, strict=True))
         powers = bands.power(residual, residual)
-        return cls(rings, limits, deviations, np.sqrt(powers.mean(axis=0)))
+        modes = BinnedError.fit(_modes(residual, bands), bands.modes.bin_of_mode)
+        return cls(rings, limits, deviations, np.sqrt(powers.mean(axis=0)), modes)
 
     def sigma(self, prediction: torch.Tensor) -> torch.Tensor:
         """Standard deviation of every pixel of predictions ``(patch, size, size)``, float32."""
@@ -71,7 +75,8 @@ class Calibration:
     """How well an error describes test patches.
 
     ``pull`` the deviation of (prediction - truth) / sigma, ``within`` the shares of pixels within one and two sigma,
-    ``pull_by_ring`` by distance to the edge, ``band_pull`` the residual's power over the predicted one, with errors.
+    ``pull_by_ring`` by distance to the edge, ``band_pull`` the residual's power over the predicted one, with errors;
+    ``modes_within`` as ``within`` for the real and imaginary parts of all modes.
     """
 
     pull: float
@@ -79,9 +84,11 @@ class Calibration:
     rings: np.ndarray
     pull_by_ring: np.ndarray
     band_pull: Measured
+    modes_within: tuple[float, float]
 
     def to_json(self) -> dict[str, Any]:
         return {"pull": self.pull, "within_1_sigma": self.within[0], "within_2_sigma": self.within[1],
+                "modes_within_1_sigma": self.modes_within[0], "modes_within_2_sigma": self.modes_within[1],
                 "rings": self.rings.tolist(), "pull_by_ring": self.pull_by_ring.tolist(),
                 "band_pull": self.band_pull.to_json()}  # fmt: skip
 
@@ -90,14 +97,19 @@ def check_calibration(
     error: CalibratedError, prediction: torch.Tensor, truth: torch.Tensor, bands: PatchBands
 ) -> Calibration:
     """Of an error fitted elsewhere, on test patches."""
-    residual = prediction - truth
-    pull = (residual / error.sigma(prediction)).numpy()
+    residual, sigma = prediction - truth, error.sigma(prediction)
+    pull, shares = (residual / sigma).numpy(), coverage(residual.numpy(), sigma.numpy())
     index = np.searchsorted(error.rings, edge_distance(pull.shape[-1]), side="right") - 1
     by_ring = np.array([np.sqrt((pull[:, index == ring] ** 2).mean()) for ring in range(len(error.rings))])
-    shares = tuple(float((np.abs(pull) < limit).mean()) for limit in (1.0, 2.0))
     ratio = bands.power(residual, residual) / error.band_deviation**2
     band_pull = Measured(np.sqrt(ratio.mean(axis=0)), ratio.std(axis=0, ddof=1) / np.sqrt(4 * len(ratio)))
-    return Calibration(float(np.sqrt((pull**2).mean())), (shares[0], shares[1]), error.rings, by_ring, band_pull)
+    of_modes = coverage(_modes(residual, bands), error.modes.sigma(bands.modes.bin_of_mode))
+    return Calibration(float(np.sqrt((pull**2).mean())), shares, error.rings, by_ring, band_pull, of_modes)
+
+
+def _modes(residual: torch.Tensor, bands: PatchBands) -> np.ndarray:
+    """Independent Fourier modes under the bands' window, complex ``(patch, mode)``."""
+    return bands.modes.transform(residual, bands.window).numpy()
 
 
 def _rings(distance: np.ndarray, patches: int) -> np.ndarray:

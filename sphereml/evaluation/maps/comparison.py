@@ -17,9 +17,9 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
   other one (groups in place of their members) by two standard errors of the paired difference; null where none is.
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
 * ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
-* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb`` by
-  band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of ``{"fraction", "mean",
-  "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
+* ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb``
+  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of
+  ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
 * ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
 """
 
@@ -70,15 +70,18 @@ class Comparison(Result):
 
         A marginalization that the folder already holds of the same runs is kept.
         """
-        if "marginalization" not in self.content and (Path(folder) / self.file).is_file():
+        self.remember(Path(folder))
+        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
+        return super().save(folder)
+
+    def remember(self, folder: Path) -> None:
+        if "marginalization" not in self.content and (folder / self.file).is_file():
             try:
                 known = Comparison.load(folder).content
             except UserError:
                 known = {}
             if "marginalization" in known and _runs(known) == _runs(self.content):
                 self.content["marginalization"] = known["marginalization"]
-        write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
-        return super().save(folder)
 
     def _csv(self) -> str:
         rows, text = self.rows(), io.StringIO()

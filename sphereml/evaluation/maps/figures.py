@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import sealed_json, write_atomically
 from sphereml.evaluation.maps.comparison import Drawing
 from sphereml.evaluation.maps.scores import BASELINES, TargetScores
 from sphereml.evaluation.statistics import block_jackknife
@@ -63,7 +62,7 @@ def _write(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> list[Path]:
         if old.stem not in drawn:
             old.unlink()
     paths = [write_png(figure, folder / f"{name}.png", dpi=110) for name, (figure, _) in drawn.items()]
-    write_atomically(folder / "captions.json", json.dumps(captions, indent=1).encode())
+    write_atomically(folder / "captions.json", sealed_json(captions))
     return paths
 
 

@@ -1,7 +1,8 @@
 """Held-out flat patches of the test region, and r of single Fourier modes on them.
 
-Conventions: patches are ``(n, size, size)``, with Q and U in their own axes ``(n, size, size, 2)``; windows hold what a pixel counts, 0 outside of the test region and where
-an interpolated pixel mixes in what lies outside.  Blocks are coarse HEALPix pixels that hold the patch centres.
+Conventions: patches are ``(n, size, size)``, with Q and U in their own axes ``(n, size, size, 2)``; windows hold what a
+pixel counts, 0 outside of the test region and where an interpolated pixel mixes in what lies outside.  Blocks are
+coarse HEALPix pixels that hold the patch centres.
 """
 
 from __future__ import annotations

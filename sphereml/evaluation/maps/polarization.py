@@ -1,14 +1,14 @@
 """What a prediction of Q and U is worth, on the sphere and on patches: E and B, their ratio, TE, nulls, angles.
 
-Conventions: Stokes maps are ``(npix, 2)`` or ``(n, size, size, 2)``, COSMO.  Everything is made of auto and cross powers
-of five fields, in this order: the intensity T, the true E and B, the predicted E and B.  ``r_EE`` and ``r_BB`` are means
-of single multipoles or modes as for scalars; what else is said of a band is of its power (``ee_bb``: the ratio; ``te``,
-``tb``, ``eb``: correlations).  Parity makes TB and EB vanish.  E and B of a masked sky are those of the windowed Q and U,
-which mixes them at its edges, alike in prediction and truth.  On patches, which count as periodic, the window falls to
-zero over a tenth of a side.
+Conventions: Stokes maps are ``(npix, 2)`` or ``(n, size, size, 2)``, COSMO.  Everything is made of auto and cross
+powers of five fields, in this order: the intensity T, the true E and B, the predicted E and B.  ``r_EE`` and ``r_BB``
+are means of single multipoles or modes as for scalars; what else is said of a band is of its power (``ee_bb``: the
+ratio; ``te``, ``tb``, ``eb``: correlations).  Parity makes TB and EB vanish.  E and B of a masked sky are those of the
+windowed Q and U, which mixes them at its edges, alike in prediction and truth.  On patches, which count as periodic,
+the window falls to zero over a tenth of a side.
 
-Angles are those of polarization; their residual is the mean of ``|difference|``, 45 degrees by chance, in the quarters of
-the polarization fraction (of the polarized intensity where no intensity is known).
+Angles are those of polarization; their residual is the mean of ``|difference|``, 45 degrees by chance, in the quarters
+of the polarization fraction (of the polarized intensity where no intensity is known).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from importlib.resources import files
@@ -18,10 +17,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
+from sphereml.evaluation.protocol import read_json
 
 _REMAKE = Comparison.remake
 
@@ -73,10 +72,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
 def _captions(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        return {Path(str(name)).stem: str(text) for name, text in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read ({error})", "it maps figure names to captions") from None
+    return {Path(name).stem: str(text) for name, text in read_json(path, "it maps figure names to captions").items()}
 
 
 def _experiment(experiment: Any) -> dict[str, str]:

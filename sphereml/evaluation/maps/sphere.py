@@ -122,5 +122,5 @@ class JackknifeMasks:
         return HealpixGrid.of_size(self.whole.size)
 
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-        """A statistic of (mask, iterations) with three iterations, then without any of all masks: ``(2 + nblock, ...)``."""
+        """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
         return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in (self.whole, *self.left))])

@@ -26,7 +26,7 @@ from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
 from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.templates.full_sky import predict_template
+from sphereml.templates.full_sky import predict_templates
 from sphereml.templates.products import refuse_standing
 from sphereml.training.predictor import Prediction, Predictor
 from sphereml.training.runs import Run
@@ -99,9 +99,9 @@ class MapStudy(Study):
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
         paths = [folder / f"{self.names[run.folder]}.fits" for run in self.runs]
         refuse_standing(paths, overwrite)
-        for run, path in zip(self.runs, paths, strict=True):
-            name = self.names[run.folder]
-            self._keep(name, predict_template(path, self.predictors[name], self.sky, overwrite))
+        named = {name: self.predictors[name] for name in self.names.values()}
+        for name, prediction in predict_templates(folder, named, self.sky).items():
+            self._keep(name, prediction)
         return paths
 
     @cached_property
@@ -166,7 +166,8 @@ class MapStudy(Study):
         self, one: Field, truth: _Maps, cut: dict[str, _Maps], scores: dict[str, TargetScores]
     ) -> dict[str, Any]:
         """Add the scores of E and B, and return what else is known of the models' polarization."""
-        intensity = self.task.intensity(self.sky)
+        intensity = self.sky.intensity
+        intensity = np.zeros(self.sky.grid.npix, np.float32) if intensity is None else intensity
         frames, patch = self.held_out.test.frames, self.task.patch
         known = PolarizedTruth(self.held_out, *truth, (intensity, sample_patches(intensity, frames, patch)))
         both = [scores.setdefault(name, TargetScores(self.held_out, None)) for name in one.parity_names]

@@ -1,0 +1,73 @@
+"""Kappa of the sky in several passes, each from B that was delensed with the pass before; whole skies and masked ones.
+
+Conventions: those of :mod:`sphereml.lensing.reconstruction`; what a pass is and why:
+:mod:`sphereml.lensing.patch_passes`, whose twin this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from sphereml.harmonics.filters import multiply
+from sphereml.harmonics.transforms import synthesis
+from sphereml.lensing.full_sky import wiener_kappa
+from sphereml.lensing.iterated import delensed_bb
+from sphereml.lensing.lensed_b import lensed_b
+from sphereml.lensing.noise import NoiseModel, combined
+from sphereml.lensing.patch_passes import EXCESS
+from sphereml.lensing.reconstruction import Legs, SphereReconstruction
+from sphereml.lensing.sphere_filter import Say
+
+
+@dataclass(frozen=True, eq=False)
+class SpherePasses:
+    """Passes after the estimate of ``first``, ``count`` of them.
+
+    Args:
+        first: of EB and EE (``"MV"``).
+    """
+
+    first: SphereReconstruction
+    count: int
+
+    def __call__(self, maps: np.ndarray, say: Say | None = None) -> Iterator[tuple[Legs, np.ndarray]]:
+        """Legs and Wiener-filtered kappa ``(alm_size(lmax_kappa),)`` of every pass, the first estimate before them.
+
+        Args:
+            maps: Q and U, ``(2, npix)``.
+        """
+        first = self.first
+        legs = first.legs(maps, say=say)
+        ones = np.isfinite(first.n0).astype(np.float64)
+        kappa = wiener_kappa(first.estimate(legs), first.spectra.kappa[: len(ones)], first.n0, ones)
+        yield legs, kappa
+        wiener_e, start = legs.wiener_e, None
+        for chosen, weights in self._passes:
+            b = multiply(lensed_b(wiener_e, kappa, first.filter_lmax), first.transfer)
+            template = synthesis(np.stack([np.zeros_like(b), b]), first.nside, first.filter_lmax, spin=2)
+            legs = replace(chosen.legs(maps - template, start, say), e=legs.e, wiener_e=wiener_e)
+            start = None if legs.filtered is None else legs.filtered.wiener
+            kappa = kappa + multiply(chosen.estimate(legs), weights)
+            yield legs, kappa
+
+    @cached_property
+    def _passes(self) -> list[tuple[SphereReconstruction, np.ndarray]]:
+        """The reconstruction of every pass, by EB, and the weight of its estimate by L."""
+        first, observation = self.first, self.first.observation
+        theory = NoiseModel(first.spectra, observation, observation.lmax)
+        noise = EXCESS * theory.minimum_variance()
+        power = first.spectra.kappa[: first.lmax_kappa + 1]
+        unknown = power / (1 + power / first.n0)
+        made = []
+        for _ in range(self.count):
+            spectra = replace(first.spectra, bb_lensed=delensed_bb(theory, noise))
+            chosen = replace(first, spectra=spectra, estimator="EB")
+            weights = unknown / (unknown + chosen.n0)
+            made.append((chosen, weights))
+            unknown = unknown * (1 - weights)
+            noise = combined(noise, EXCESS * replace(theory, spectra=spectra).eb())
+        return made

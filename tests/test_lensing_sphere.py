@@ -1,0 +1,147 @@
+"""Lensing on HEALPix: skies with their features, stored once; a task that learns on their tiles; exact prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures_lensing import toy_spectra
+
+from sphereml.config.compose import compose
+from sphereml.data.store import Sky
+from sphereml.domains.channels import Channels
+from sphereml.errors import UserError
+from sphereml.harmonics.rings import alm_index
+from sphereml.harmonics.spectra import cross_spectrum
+from sphereml.harmonics.transforms import analysis
+from sphereml.sources import lensed_skies
+from sphereml.tasks import open_task
+from sphereml.tasks.lensing_sphere import SphereLensingTask
+from sphereml.training.fit import fit
+from sphereml.training.lifecycle import FitOptions
+from sphereml.training.predictor import Predictor
+from sphereml.training.runs import Run
+
+LMAX, LMAX_KAPPA = 90, 60
+WORDS = [
+    *("experiment=lensing_sphere_quick", "lensing.nside=64", f"lensing.lmax_eb={LMAX}", "lensing.lmax=130"),
+    *(f"lensing.lmax_kappa={LMAX_KAPPA}", "lensing.spectra_lmax=300", "lensing.skies=3", "lensing.passes=2"),
+    *("lensing.noise=0.05", "lensing.lmin=2", "training.tile_nside=4", "training.epochs=1"),
+    *("training.steps_per_epoch=2", "training.batch_size=2", "training.validation_batches=1", "model.width=4"),
+    *("model.convs_per_level=1",),
+]
+SPIN = ["model=stack_spin", "model.spin1_width=2", "model.spin2_width=2"]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lensed_skies, "load_spectra", lambda lmax, cosmology: toy_spectra(lmax, 50.0, first_order=True))
+        yield tmp_path_factory.mktemp("stores")
+
+
+def task_of(stores: Path, *words: str) -> SphereLensingTask:
+    task = open_task(compose([*WORDS, *words, f"data.stores={stores}", f"output={stores}"]), lambda line: None)
+    assert isinstance(task, SphereLensingTask)
+    return task
+
+
+def trained(stores: Path, *words: str) -> Run:
+    return fit(task_of(stores, *words).config, FitOptions(say=lambda line: None))
+
+
+def column(sky: Sky, name: str) -> np.ndarray:
+    first = 0
+    for one in sky.input_fields:
+        if one.name == name:
+            return sky.inputs[:, first : first + one.columns].T.astype(np.float64)
+        first += one.columns
+    raise KeyError(name)
+
+
+def test_features_hang_together(stores):
+    """P_wiener is made of E; the divergence of the product is the last estimate, up to a factor at every L."""
+    sky = task_of(stores, "lensing.passes=1").part("train", whole=1)[0]
+    e, b = analysis(column(sky, "P_wiener"), LMAX, spin=2)
+    assert np.allclose(e, analysis(column(sky, "E")[0], LMAX), atol=1e-4 * np.abs(e).max())
+    assert np.abs(b).max() < 1e-4 * np.abs(e).max()
+    divergence = analysis(column(sky, "product"), LMAX_KAPPA, spin=1)[0]
+    kappa = analysis(column(sky, "kappa")[0], LMAX_KAPPA)
+    ell, chosen = alm_index(LMAX_KAPPA)[0], range(5, 31)
+    for multipole in chosen:  # products alias on pixels, at high L most
+        a, b = divergence[ell == multipole], kappa[ell == multipole]
+        assert abs(np.vdot(a, b)) > 0.999 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_a_second_pass_lowers_the_noise_of_skies_it_was_not_measured_on(stores):
+    sky = task_of(stores).part("test", whole=1)[0]
+    truth = analysis(sky.targets[:, 0].astype(np.float64), LMAX_KAPPA)
+    rho = {}
+    for name in ("kappa", "kappa_first"):
+        found, cut = analysis(column(sky, name)[0], LMAX_KAPPA), slice(5, 40)
+        power = [cross_spectrum(*pair, LMAX_KAPPA)[cut].sum() for pair in ((found, truth), (found, found))]
+        rho[name] = power[0] / np.sqrt(power[1] * cross_spectrum(truth, truth, LMAX_KAPPA)[cut].sum())
+    assert rho["kappa"] > 1.1 * rho["kappa_first"] > 0.3
+
+
+def test_a_sky_is_made_once_and_read_by_tiles(stores, monkeypatch):
+    task = task_of(stores)
+    first = task.part("train", whole=1)[0]
+    monkeypatch.setattr(lensed_skies.LensedSkies, "simulate", lambda *_: pytest.fail("made again"))
+    inputs, targets = task.stored("train")[0].read(slice(256, 512))
+    assert np.array_equal(inputs, first.inputs[256:512]) and np.array_equal(targets, first.targets[256:512])
+
+
+def test_batches_are_functions_of_their_seed_and_of_several_tiles_where_skies_are_few(stores):
+    task = task_of(stores)
+    scaling = task.fit_scaling()
+    source = task.sources(scaling)["train"]
+    batch, again, other = (source.batch(seed, 2) for seed in (3, 3, 4))
+    assert batch.domain == again.domain and torch.equal(batch.features, again.features)
+    assert not (batch.domain == other.domain and torch.equal(batch.features, other.features))
+    assert batch.features.shape == (1, 2 * 256, 9) and batch.target.shape == (1, 2 * 256, 1)
+
+
+def test_a_scaling_gives_spins_one_deviation_and_no_mean(stores):
+    scaling = task_of(stores).fit_scaling()
+    assert scaling.feature_mean[3:] == [0.0] * 6
+    assert scaling.feature_std[3] == scaling.feature_std[4] and scaling.feature_std[5] == scaling.feature_std[6]
+    assert 0.3 < scaling.base_slope[0] < 1.3
+
+
+@pytest.mark.parametrize(
+    "words", [SPIN, ["model=stack_oriented"], ["model=stack_isotropic", "lensing.features=scalars"]]
+)
+def test_training_starts_from_the_estimate_and_tiles_predict_the_whole_sky(stores, words):
+    run = trained(stores, *words, "model.width=4", "model.convs_per_level=1", "lensing.outputs=[kappa,e]")
+    sky = task_of(stores, *words, "lensing.outputs=[kappa,e]").sky
+    whole, tiled = (Predictor(run, tile_side=side).sphere(sky).values for side in (64, 32))
+    assert whole.shape == (12 * 64**2, 2)
+    assert np.allclose(whole, tiled, rtol=0, atol=2e-5 * whole.std(axis=0))
+    truth = sky.targets[:, 0]
+    assert np.corrcoef(whole[:, 0], truth)[0, 1] > 0.9 * np.corrcoef(sky.inputs[:, 1], truth)[0, 1]
+
+
+def test_plain_networks_see_q_and_u_alone(stores):
+    run = trained(stores, *SPIN, "model.form=plain", "lensing.passes=1", "model.width=4", "model.convs_per_level=1")
+    predictor = Predictor(run)
+    assert predictor.predict().column_names == ("kappa",)
+    assert predictor.task.channels(predictor.scaling)[0] == Channels(spin2=1)
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("lensing.nside=48", "lensing.nside"),
+        ("training.tile_nside=128", "tile_nside"),
+        ("lensing.lmax_eb=200", "lmax_eb"),
+        ("lensing.lmax=80", "lensing.lmax"),
+        ("lensing.outputs=[q]", "outputs"),
+        ("lensing.lmax_kappa=91", "lmax_kappa"),
+    ],
+)
+def test_what_cannot_be_is_refused(word, key):
+    with pytest.raises(UserError, match=key):
+        compose([*WORDS, "model=stack_oriented", word])
