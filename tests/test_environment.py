@@ -22,7 +22,8 @@ from sphereml.config.schema import ExperimentConfig, ModelConfig
 from sphereml.domains import HealpixSky
 from sphereml.harmonics.rings import threads
 from sphereml.models.networks import build
-from sphereml.training.processes import JoinedProcesses, Process
+from sphereml.training.lightning_cluster import JoinedProcesses
+from sphereml.training.processes import Process
 
 PROGRAM = [sys.executable, "-m", "sphereml.cli.main"]
 CLUSTERS = {

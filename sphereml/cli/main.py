@@ -41,6 +41,7 @@ VERBS = {
     "report": "write the HTML report of a comparison",
     "config": "show, validate or list configurations",
     "info": "versions, device, threads",
+    "cluster": "render the batch script of a line for Slurm",
     "bench": "time layers, graphs, transforms and tiles beside what is known",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import add_overrides, add_training_flags, model_configs, say
@@ -27,22 +28,45 @@ def run(options: argparse.Namespace) -> None:
 
     sweep = swept_words(options.overrides) if options.multirun else [options.overrides]
     jobs = [model_configs(words) for words in sweep]
-    failed: list[UserError] = []
+    if options.multirun:
+        _sweep(sweep, jobs, options)
+        return
     with _processes(jobs[0][0].training.processes) as process:
-        for words, configs in zip(sweep, jobs, strict=True):
-            try:
-                runs = train_models(configs, options.resume, options.overwrite)
-            except UserError as error:
-                if len(jobs) == 1 or process is not None:
-                    raise
-                failed.append(error)
-                say(f"{' '.join(words)}: {error}")
-                continue
-            if process is None or process.writes:
-                for one in runs:
-                    say(f"{one.name}: {one.folder}  ({one.manifest()['seconds_train']:.1f} s)")
+        runs = train_models(jobs[0], options.resume, options.overwrite)
+        if process is None or process.writes:
+            _tell(runs)
+
+
+def _tell(runs: Sequence[Run]) -> None:
+    for one in runs:
+        say(f"{one.name}: {one.folder}  ({one.manifest()['seconds_train']:.1f} s)")
+
+
+def _sweep(sweep: list[list[str]], jobs: list[list[ExperimentConfig]], options: argparse.Namespace) -> None:
+    """Train all combinations; one that fails leaves the others.
+
+    On workers unfinished ones are gone on with, as another worker takes over what a lost one began.
+    """
+    from sphereml.data.work_items import do_items
+
+    if any(config.training.processes > 1 for configs in jobs for config in configs):
+        raise UserError("a sweep trains each of its runs in one process", "leave out training.processes, or -m")
+    scheduler = jobs[0][0].scheduler
+    found = do_items(partial(_attempt, options.resume or bool(scheduler), options.overwrite), jobs, scheduler)
+    failed = [(words, error) for words, error in zip(sweep, found, strict=True) if error]
+    for words, error in failed:
+        say(f"{' '.join(words)}: {error}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} combinations failed, first: {failed[0].what}", failed[0].mend)
+        (_, first), *_ = failed
+        raise UserError(f"{len(failed)} of {len(jobs)} combinations failed, the first: {first.what}", first.mend)
+
+
+def _attempt(resume: bool, overwrite: bool, configs: list[ExperimentConfig]) -> UserError | None:
+    try:
+        _tell(train_models(configs, resume, overwrite))
+    except UserError as error:
+        return error
+    return None
 
 
 def _processes(count: int) -> AbstractContextManager[Process | None]:

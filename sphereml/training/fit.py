@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.errors import UserError
 from sphereml.tasks import open_task
 from sphereml.tasks.protocol import Scaling, Task
 from sphereml.training.card import model_card
@@ -38,6 +40,8 @@ def warn(tasks: Sequence[Task], say: Callable[[str], None]) -> None:
 def fit_task(task: Task, options: FitOptions) -> Run:
     """The same for a task whose data are at hand."""
     task.check()
+    if not task.closed_form:
+        _refuse_missing_logger(task.config.training.logger)
     run, me = Run.of(task.config, task.identity()), this_process()
     if me.writes:
         run = train_once(run, task.provenance(), options, lambda run: _learn(run, task, options))
@@ -47,6 +51,12 @@ def fit_task(task: Task, options: FitOptions) -> Run:
     while folder := me.from_first():  # the first process trains there
         _learn(replace(run, folder=folder), task, quiet)
     return Run.open(run.folder)
+
+
+def _refuse_missing_logger(name: str) -> None:
+    """Raise UserError when the package of a logger, which has the name of the extra, is not installed."""
+    if name in ("mlflow", "wandb") and find_spec(name) is None:
+        raise UserError(f"training.logger={name} needs the package {name}", f"pip install 'sphereml[{name}]'")
 
 
 def _learn(run: Run, task: Task, options: FitOptions) -> Fitted:

@@ -15,7 +15,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -23,7 +22,9 @@ from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
-from sphereml.training.processes import JoinedProcesses, Process, local_device
+from sphereml.training.lightning_cluster import JoinedProcesses
+from sphereml.training.loggers import log_score, open_loggers
+from sphereml.training.processes import Process, local_device
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
 
@@ -85,15 +86,13 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
         )
         judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
     progress: Callback = Progress() if sys.stdout.isatty() and process.writes else PlainProgress(run.name, say)
+    loggers = open_loggers(run) if process.writes else []
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=PRECISIONS[config.precision],
         gradient_clip_val=config.clip or None,
         **_devices(process),
-        logger=[
-            CSVLogger(run.folder, name="logs", version=_csv_version(run)),
-            TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
-        ],
+        logger=loggers,
         callbacks=[EpochOfBatches(train), progress, *judging, keep],
         plugins=[WholeCheckpoints(), JoinedProcesses(process)],
         default_root_dir=run.folder,
@@ -122,6 +121,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     facts = {"epochs": trainer.current_epoch, "best_epoch": state["epoch"], "val_loss": None}
     if best is not None and best.best_model_score is not None:
         facts["val_loss"] = float(best.best_model_score)
+        log_score(loggers, run, facts["val_loss"])
     if keep.diverged or not all(torch.isfinite(value) for value in trainer.callback_metrics.values()):
         facts["diverged_after_epoch"] = trainer.current_epoch
         say(f"{run.name}: the training diverged in epoch {trainer.current_epoch}; epoch {state['epoch'] + 1} is kept")
@@ -136,12 +136,6 @@ def _devices(process: Process) -> dict[str, Any]:
     strategy = DDPStrategy(broadcast_buffers=False)
     devices = [local_device()] if torch.cuda.is_available() else 1
     return {"accelerator": "auto", "devices": devices, "num_nodes": process.count, "strategy": strategy}
-
-
-def _csv_version(run: Run) -> str:
-    """``csv``, or after an interruption ``csv-2`` and so on: Lightning empties the folder it logs to."""
-    earlier = len(list((run.folder / "logs").glob("csv*")))
-    return f"csv-{earlier + 1}" if earlier else "csv"
 
 
 @contextmanager

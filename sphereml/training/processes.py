@@ -18,9 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import distributed
 
 from sphereml.errors import UserError
@@ -133,6 +130,8 @@ def _launch() -> tuple[int, int]:
         return int(found["RANK"]), int(found["WORLD_SIZE"])
     if "SLURM_PROCID" not in found or "SLURM_NTASKS" not in found:
         return 0, 1
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
     nodes = found.get("SLURM_NODELIST", "127.0.0.1")
     found.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
     found.setdefault("MASTER_PORT", str(15000 + int(found.get("SLURM_JOB_ID", "0")) % 10000))
@@ -146,38 +145,3 @@ def local_device() -> int:
 
 def _is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or "gloo" in str(error) or "onnection" in str(error)
-
-
-class JoinedProcesses(LightningEnvironment):
-    """The processes of :func:`together` as Lightning's cluster: one device each, and no variable is read or changed."""
-
-    def __init__(self, process: Process) -> None:
-        super().__init__()
-        self.process = process
-        # Lightning read its rank from the environment when it was imported, and only rank 0 writes checkpoints.
-        rank_zero_only.rank = process.rank  # type: ignore[attr-defined]
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return self.process.count > 1
-
-    def world_size(self) -> int:
-        return self.process.count
-
-    def set_world_size(self, size: int) -> None:
-        pass
-
-    def global_rank(self) -> int:
-        return self.process.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        pass
-
-    def local_rank(self) -> int:
-        return 0
-
-    def node_rank(self) -> int:
-        return self.process.rank
-
-    def teardown(self) -> None:
-        pass
