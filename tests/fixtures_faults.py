@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Trial:
         if code == 2:
             return "refused" if one_line else f"NOT ONE LINE {error}"
         if code == 0 and unharmed():
-            return "rebuilt" if "made anew" in error or "going on from" in self.outcome.out else "identical"
+            return "rebuilt" if re.search("made anew|going on from", error + self.outcome.out) else "identical"
         return f"SILENT code {code} {error}"
 
 

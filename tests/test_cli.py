@@ -172,8 +172,10 @@ def test_the_verbs_one_by_one(tmp_path, demo):
     # Elsewhere, and one run alone.
     done("predict", place.run("linear"), "--out", tmp_path / "alone")
     assert files_below(tmp_path / "alone") == {"linear.fits"}
-    done("predict", place.run("linear"), "--out", tmp_path / "alone", "--overwrite")
-    done("compare", place.run("integrated"), place.run("linear"), "--out", tmp_path / "pair")
+    answer = sphereml("predict", place.run("linear"), "--out", tmp_path / "alone", "--overwrite", "--json")
+    assert json.loads(answer.out) == [str(tmp_path / "alone" / "linear.fits")] and "full sky in" in answer.err
+    answer = sphereml("compare", place.run("integrated"), place.run("linear"), "--out", tmp_path / "pair", "--json")
+    assert set(json.loads(answer.out)["models"]) == {"integrated", "linear"} and "\x1b" not in answer.out + answer.err
     assert {"comparison.json", "report.html"} <= files_below(tmp_path / "pair")
 
 

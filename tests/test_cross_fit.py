@@ -17,6 +17,8 @@ from sphereml.config.schema import CrossFitConfig
 from sphereml.data.splits import lune
 from sphereml.data.store import Sky
 from sphereml.errors import UserError
+from sphereml.evaluation.protocol import load_result
+from sphereml.filaments.derivatives import second_derivatives
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import disc, near
@@ -61,6 +63,23 @@ def test_no_pixel_knows_its_own_target(tmp_path, model, faintest):
             np.testing.assert_array_equal(after.sigma[changed], before.sigma[changed])
 
 
+def test_polarization_is_joined_in_its_frame(tmp_path, sky16):
+    """Q and U of folds add up with weights alone; they share one sigma, and r is that of E and of B, of which none is."""
+    amplitudes = second_derivatives(sky16.inputs, [7.0])
+    targets = (amplitudes * np.array([3.0, 1.0, 2.0, 0.5])[:, None]).sum(axis=1).astype(np.float32)
+    noise = np.random.default_rng(3).normal(0, 0.1 * targets.std(), targets.shape)
+    sky = replace(sky16, targets=(targets + noise).astype(np.float32), target_fields=(Field("P", "uK_RJ", spin=2),))
+    words = ["task=dust_polarization", "dust_polarization.derivatives=7", "split.sky_fraction=null"]
+    result = made(plan_of("linear", sky, tmp_path, FOLDS, *words))
+    assert result.maps.column_names == ("Q", "U") and result.sigma.shape == (sky.grid.npix, 1)
+    assert np.std(result.maps.values - targets) < 0.2 * targets.std()
+    assert coverage(noise, result.sigma[:, 0], result.kept > 0)["within_1_sigma"] == pytest.approx(0.68, abs=0.06)
+    (path,) = result.write(tmp_path / "qu.fits")
+    with fits.open(path) as file:
+        assert file[1].header["POLCCONV"] == "COSMO" and file["SIGMA"].columns.names == ["SIGMA_P"]
+        assert file["R_BAND"].data["R_E"][0] > 0.9 and (np.abs(file["R_BAND"].data["R_B"]) < 0.2).all()
+
+
 def test_training_pixels_keep_their_distance(tmp_path, sky16):
     plan = plan_of("linear", sky16, tmp_path, CrossFitConfig(folds=4, join=8.0))
     assert plan.receptive_field == 0 and plan.buffer == 16
@@ -83,7 +102,7 @@ def test_what_sees_too_much_is_refused(tmp_path, sky16):
         _ = plan_of("unet_sphere", sky16, tmp_path).buffer
     with pytest.raises(UserError, match=r"a buffer of 3 degrees is less than .* join \(6\): give 6.0 or more"):
         _ = plan_of("linear", sky16, tmp_path, replace(FOLDS, buffer=3.0)).buffer
-    with pytest.raises(UserError, match="lensing lives on patches"):
+    with pytest.raises(UserError, match="lensing has no full sky"):
         _ = CrossFit(compose(["experiment=lensing_quick"]), tmp_path, FOLDS).task
 
 
@@ -106,7 +125,7 @@ def test_errors_add_what_an_ensemble_misses():
     rng = np.random.default_rng(0)
     values = rng.exponential(10, (20_000, 1)) + 1
     truth, scatter = values + 0.2 * values * rng.standard_normal(values.shape), np.full_like(values, 0.01)
-    model = ErrorModel.fit(values, scatter, truth)
+    model = ErrorModel.fit(values, scatter, truth, np.ones(len(values)))
     sigma, usual = np.sqrt(model.variance(values, scatter)), (values[:, 0] > 3) & (values[:, 0] < 60)
     np.testing.assert_allclose(sigma[usual], 0.2 * values[usual, 0], rtol=0.2)
     found = coverage(truth - values, sigma, np.ones(len(values), bool))
@@ -163,3 +182,29 @@ def test_an_ordinary_template_says_where_it_saw_its_target(tmp_path_factory, tmp
         assert (header["CHOSEN"] > 0) == (DEMO_MODELS[model] != "none") and header["HELDOUT"] > 0
     done("predict", place.study, *GALAXY, "data.galaxy.seed=5", "--out", tmp_path / "other")
     assert fits.getheader(tmp_path / "other" / "linear.fits", 1)["FITTED"] == "other sky"
+
+
+def test_the_study_finds_a_cmb_where_it_was_learnt(tmp_path):
+    """A linear model of eight channels takes some of the CMB's lowest modes from its target, and cross-fitted none.
+
+    What buffers leave of the CMB's largest modes is below zero: they sum to what the mask's sky sums to.
+    """
+    words = [
+        *GALAXY,
+        "models=[linear]",
+        "evaluation.cross_fit={folds: 3, edges: [2, 15, 30, 65], cmb_strengths: [0.3]}",
+    ]
+    done("study", "cross_fit", *words, f"output={tmp_path}", f"data.stores={tmp_path / 'stores'}")
+    folder = tmp_path / "cross_fit_quick"
+    result = load_result(folder)
+    rows = {(row["kind"], row["lo"]): row for row in result.rows()}
+    assert rows["in_sample", 2]["transfer"] > 2 * rows["in_sample", 2]["error"]
+    assert all(abs(rows["cross_fitted", lo]["sigmas"]) < 4 for lo in (15, 30))
+    covered = {row["sky"]: row for row in result.coverage_rows()}
+    assert set(covered) == {"own sky", "another Galaxy", "twice the noise"}
+    assert 0.55 < covered["own sky"]["within_1_sigma"] < 0.8
+    assert (folder / "report.html").is_file() and (folder / "figures" / "transfer.png").is_file()
+    assert (
+        "already trained"
+        in done("study", "cross_fit", *words, f"output={tmp_path}", f"data.stores={tmp_path / 'stores'}").out
+    )

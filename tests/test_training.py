@@ -260,4 +260,4 @@ def test_settings_are_logged_and_a_missing_logger_is_said_before_training(train,
     )
     monkeypatch.setattr("sphereml.training.fit.find_spec", lambda name: None)
     refused = train("unet_sphere", "training.logger=wandb")
-    assert "pip install 'sphereml[wandb]'" in refused.refusal and not list(tmp_path.glob("runs/test/unet_sphere*"))
+    assert "pip install 'sphereml[logging]'" in refused.refusal and not list(tmp_path.glob("runs/test/unet_sphere*"))

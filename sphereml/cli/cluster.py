@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 

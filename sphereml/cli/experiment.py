@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphereml.cli.output import MANNER, say
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
@@ -41,6 +42,7 @@ class _NoSweep(argparse.Action):
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--overwrite", action="store_true", help="train again what is already there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and where, and stop")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +51,6 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="folder of the input maps (else SPHEREML_REAL_SKY)")
     parser.add_argument("--stores", metavar="FOLDER", help="folder of the prepared stores (else as trained)")
     parser.set_defaults(overrides=[])
-
-
-def say(line: str) -> None:
-    """A line of progress, at once also in a pipe."""
-    print(line, flush=True)
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
@@ -81,17 +78,20 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, as one set, and print its table."""
+    """Save a result with its figures and report, as one set, and print its table, or with ``--json`` its content."""
     from sphereml.data.whole_files import appearing_together
 
     result.remember(folder)
     with appearing_together(folder) as scratch:
         result.save(scratch)
         drawn = {path.name for path in result.figures(scratch)}
-        report = result.report(scratch)
-    for earlier in (folder / "figures").glob("*.png"):
+        report = result.report(scratch, folder)
+    for earlier in (*(folder / "figures").glob("*.png"), *(folder / "figures" / "dark").glob("*.png")):
         if earlier.name not in drawn:
             earlier.unlink()
+    if MANNER.json:
+        say(result.text())
+        return
     result.table()
     say(f"report: {folder / report.name}")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +40,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_spelled(row.get(column)) for column in columns))
-    Console(width=None if Console().is_terminal else 200).print(table)
+    from sphereml.evaluation.terminal_tables import open_console, print_table
+
+    cells = [[escape(_spelled(row.get(column))) for column in columns] for row in rows]
+    print_table(open_console(), "", columns, cells)
 
 
 def _spelled(value: Any) -> str:

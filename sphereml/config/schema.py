@@ -223,6 +223,7 @@ class EvaluationConfig:
         block_nside: Nside of the blocks of sky that the jackknife leaves out
         seed: of the held-out patches
         cuts: discs without which the scores on the sphere are given a second time
+        notes: what a reader of the scores must know of the data, a line each
         cross_fit: regions and ensembles of cross-fitted templates
         study: what measures the runs of `sphereml study`; empty: the task's own study
         forecast: settings of the study r_forecast
@@ -233,6 +234,7 @@ class EvaluationConfig:
     block_nside: int = 2
     seed: int = 7
     cuts: list[Disc] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
     study: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)

@@ -14,7 +14,6 @@ Conventions
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from sphereml.config.schema import CrossFitConfig, ExperimentConfig
 from sphereml.config.validation import validate
+from sphereml.data.split_files import Split
 from sphereml.data.splits import lune
 from sphereml.data.store import Sky
 from sphereml.domains import Domain
@@ -30,13 +30,16 @@ from sphereml.errors import UserError
 from sphereml.models.networks import Network
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import apodize, near
-from sphereml.tasks import open_task
+from sphereml.tasks import task_class
 from sphereml.tasks.maps import MapTask
+from sphereml.tasks.protocol import Say
 from sphereml.training.fit import fit_task, warn
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run
 
 FOLDER = "cross_fit"
+# Width of the bands of latitude in which held-out pixels are told apart, degrees.
+_LATITUDES = 7.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +57,14 @@ class CrossFit:
     config: ExperimentConfig
     folder: Path
     settings: CrossFitConfig
-    say: Callable[[str], None] = print
+    say: Say = print
     given: Sky | None = None
     name: str = FOLDER
 
     @cached_property
     def task(self) -> MapTask:
         """The ordinary task; raises UserError for one without a full sky."""
-        known = {} if self.given is None else {"sky": self.given}
-        task = open_task(self.config, self.say, **known)
-        if not isinstance(task, MapTask):
-            raise UserError(f"the task {task.name} lives on patches alone", "leave out --cross-fit")
-        return task
+        return open_map_task(self.config, self.say, self.given)
 
     @property
     def sky(self) -> Sky:
@@ -117,9 +116,7 @@ class CrossFit:
         training = replace(config.training, seed=config.training.seed + seed)
         own = replace(config, name=self.name, output=str(self.folder), models=[], split=split, training=training)
         validate(own)
-        task = open_task(own, self.say, sky=self.sky)
-        assert isinstance(task, MapTask)
-        return task
+        return open_map_task(own, self.say, self.sky)
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -134,6 +131,17 @@ class CrossFit:
         faint, where ``split.sky_fraction`` and no mask says so).
         """
         return (self.kept > 0) & ~self.tasks[fold][0].learning_pixels & (self.weights[fold] == 0)
+
+    def representation(self, fold: int) -> np.ndarray:
+        """What each held-out pixel counts for a fold's errors, ``(npix,)``: latitudes count as they do in its lune.
+
+        A buffer is as wide at the poles, where it is all that there is, as at the equator.
+        """
+        _, lat = self.sky.grid.lonlat()
+        band = ((lat + 90) / _LATITUDES).astype(int)
+        own = np.bincount(band, self.kept * self.weights[fold], minlength=int(180 / _LATITUDES) + 1)
+        held_out = self.held_out(fold)
+        return np.where(held_out, (own / np.maximum(np.bincount(band, held_out, minlength=len(own)), 1))[band], 0.0)
 
     def train(self, options: FitOptions | None = None) -> list[list[Run]]:
         """The finished runs of every fold, trained where they are not; an interrupted one is gone on with.
@@ -150,6 +158,21 @@ class CrossFit:
             self.say(f"fold {number + 1} of {len(self.tasks)}, buffer {self.buffer:g} degrees")
             runs.append([fit_task(task, options or FitOptions(resume=True, say=self.say)) for task in fold])
         return runs
+
+
+def open_map_task(config: ExperimentConfig, say: Say, sky: Sky | None = None, split: Split | None = None) -> MapTask:
+    """The task of a configuration on a sky that is given, also where a plugin's task would make its own.
+
+    Raises:
+        UserError: it is no task of full-sky maps.
+    """
+    kind = task_class(config.task)
+    if not issubclass(kind, MapTask):
+        raise UserError(f"the task {config.task} has no full sky to cross-fit", "choose a task of full-sky maps")
+    task = kind(config, say, sky, split)
+    if sky is not None:
+        task.sky = sky
+    return task
 
 
 def receptive_field(network: Network, domain: Domain) -> float:

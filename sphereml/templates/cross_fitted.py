@@ -146,8 +146,10 @@ def _fit_errors(plan: CrossFit, number: int, fold: FoldPrediction) -> list[Error
     if pixels.sum() < 100:
         what = f"fold {number} has {pixels.sum()} held-out pixels to measure its errors on"
         raise UserError(what, "raise evaluation.cross_fit.buffer, or use maps of a higher Nside")
-    parts = (fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels])
-    return [ErrorModel.fit(*(part[:, columns] for part in parts)) for _, columns in _columns(plan.sky.target_fields)]
+    mean, scatter, target = fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels]
+    weight = plan.representation(number)[pixels]
+    fields = _columns(plan.sky.target_fields)
+    return [ErrorModel.fit(mean[:, own], scatter[:, own], target[:, own], weight) for _, own in fields]
 
 
 def _joined(

@@ -34,14 +34,18 @@ class ErrorModel:
     missed: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray, scatter: np.ndarray, target: np.ndarray) -> Self:
-        """From held-out pixels: predictions, squared scatter and targets, each ``(n, columns of the field)``."""
+    def fit(cls, values: np.ndarray, scatter: np.ndarray, target: np.ndarray, weight: np.ndarray) -> Self:
+        """From held-out pixels: predictions, squared scatter and targets, each ``(n, columns of the field)``.
+
+        Args:
+            weight: what each pixel counts, ``(n,)``.
+        """
         bright, seen = modulus(values), scatter.mean(axis=1, keepdims=True)
         excess = np.square(values - target) - seen
         count = int(np.clip(len(values) // _LEAST_PIXELS, 1, _MOST_BINS))
         order = np.argsort(bright, kind="stable")
         bins = np.array_split(order, count)
-        missed = [max(float(np.quantile(excess[some], _ONE_SIGMA)), 0.0) for some in bins]
+        missed = [max(_quantile(excess[some], weight[some], _ONE_SIGMA), 0.0) for some in bins]
         return cls(np.array([np.median(bright[some]) for some in bins]), np.array(missed))
 
     def variance(self, values: np.ndarray, scatter: np.ndarray) -> np.ndarray:
@@ -50,6 +54,13 @@ class ErrorModel:
         beyond = np.square(np.maximum(bright / last, 1)) if last > 0 else 1.0
         missed = np.interp(bright, self.brightness, self.missed) * beyond
         return np.asarray(scatter.mean(axis=1) + missed)
+
+
+def _quantile(values: np.ndarray, weight: np.ndarray, share: float) -> float:
+    """Of ``(n, columns)`` values, each row counting its weight: the least that so large a share does not exceed."""
+    order = np.argsort(values, axis=None)
+    total = np.cumsum(np.repeat(weight, values.shape[1])[order])
+    return float(values.ravel()[order[np.searchsorted(total, share * total[-1])]])
 
 
 def modulus(values: np.ndarray) -> np.ndarray:

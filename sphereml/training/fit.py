@@ -54,9 +54,9 @@ def fit_task(task: Task, options: FitOptions) -> Run:
 
 
 def _refuse_missing_logger(name: str) -> None:
-    """Raise UserError when the package of a logger, which has the name of the extra, is not installed."""
+    """Raise UserError when the package of a logger is not installed."""
     if name in ("mlflow", "wandb") and find_spec(name) is None:
-        raise UserError(f"training.logger={name} needs the package {name}", f"pip install 'sphereml[{name}]'")
+        raise UserError(f"training.logger={name} needs the package {name}", "pip install 'sphereml[logging]'")
 
 
 def _learn(run: Run, task: Task, options: FitOptions) -> Fitted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
@@ -25,29 +24,9 @@ from sphereml.training.lifecycle import Diverged
 from sphereml.training.lightning_cluster import JoinedProcesses
 from sphereml.training.loggers import log_score, open_loggers
 from sphereml.training.processes import Process, local_device
+from sphereml.training.progress import epoch_progress
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
-
-
-class PlainProgress(Callback):
-    """One line an epoch, for logs and pipes."""
-
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self.name, self.say = name, say
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        shown = "  ".join(f"{key} {float(metrics[key]):.3f}" for key in sorted(metrics))
-        self.say(f"{self.name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
-
-
-class Progress(RichProgressBar):
-    """Lightning's bar without the loggers' version, which is a fixed word here."""
-
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        metrics = super().get_metrics(*args, **kwargs)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class EpochOfBatches(Callback):
@@ -85,7 +64,6 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             enable_version_counter=False,
         )
         judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
-    progress: Callback = Progress() if sys.stdout.isatty() and process.writes else PlainProgress(run.name, say)
     loggers = open_loggers(run) if process.writes else []
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -93,11 +71,11 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
         gradient_clip_val=config.clip or None,
         **_devices(process),
         logger=loggers,
-        callbacks=[EpochOfBatches(train), progress, *judging, keep],
+        callbacks=[EpochOfBatches(train), epoch_progress(run.name, say), *judging, keep],
         plugins=[WholeCheckpoints(), JoinedProcesses(process)],
         default_root_dir=run.folder,
         enable_model_summary=False,
-        enable_progress_bar=isinstance(progress, Progress),
+        enable_progress_bar=False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         deterministic="warn",

@@ -14,9 +14,7 @@ import numpy as np
 
 from sphereml.config.schema import GalaxyConfig
 from sphereml.data.store import Sky
-from sphereml.tasks import open_task
-from sphereml.tasks.maps import MapTask
-from sphereml.templates.cross_fit import CrossFit
+from sphereml.templates.cross_fit import CrossFit, open_map_task
 from sphereml.templates.cross_fitted import CrossFitted, cross_fitted, cross_fitted_elsewhere
 from sphereml.templates.error_fields import correlations
 from sphereml.templates.error_model import coverage
@@ -43,9 +41,8 @@ def calibrate(plan: CrossFit) -> dict[str, Any]:
     for one in _variations(plan):
         plan.say(f"{plan.config.model.name}: {one.name}")
         data = replace(plan.config.data, galaxy=one.galaxy)
-        task = open_task(replace(plan.config, data=data), plan.say)
-        assert isinstance(task, MapTask)
-        found[one.name] = _entry(cross_fitted_elsewhere(plan, runs, task.sky, known), task.sky)
+        sky = open_map_task(replace(plan.config, data=data), plan.say).sky
+        found[one.name] = _entry(cross_fitted_elsewhere(plan, runs, sky, known), sky)
     return found
 
 

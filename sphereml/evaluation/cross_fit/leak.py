@@ -29,9 +29,9 @@ from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.spectra import band_power, cross_spectrum
 from sphereml.simulate.cmb import cmb_spectrum
 from sphereml.sky.masks import apodize
-from sphereml.tasks import open_task
+from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.templates.cross_fit import CrossFit
+from sphereml.templates.cross_fit import CrossFit, open_map_task
 from sphereml.templates.cross_fitted import join_folds, predict_folds
 from sphereml.templates.error_fields import components, draw_field
 from sphereml.training.fit import fit_task
@@ -74,6 +74,10 @@ class LeakTest:
     def bands(self) -> Bands:
         return Bands.edges(*self.settings.edges).clipped(self.sky.grid.safe_lmax)
 
+    @cached_property
+    def _ordinary(self) -> MapTask:
+        return self._task(self.sky, self.run.config.name, Path(self.run.config.output))
+
     @property
     def names(self) -> list[str]:
         """Components that the CMB is looked for in: of a field with a spin its E."""
@@ -82,13 +86,13 @@ class LeakTest:
     @cached_property
     def controls(self) -> dict[str, np.ndarray]:
         """Templates ``(npix, O)`` of the trainings without CMB."""
-        own = Predictor(self.run, self._task(self.sky, self.run.config.name, Path(self.run.config.output)))
-        return {"in_sample": own.sphere(self.sky).values, "cross_fitted": _cross_fitted_maps(self.plan)}
+        own = Predictor(self.run, self._ordinary).sphere(self.sky).values
+        return {"in_sample": own, "cross_fitted": _cross_fitted_maps(self.plan)}
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
         """Where each kind of template is measured, ``(npix,)``."""
-        own = self._task(self.sky, self.run.config.name, Path(self.run.config.output))
+        own = self._ordinary
         regions = {"in_sample": own.split.weigh(own.learning_pixels), "cross_fitted": self.plan.kept}
         return {name: weight * apodize(weight, self.sky.grid, APODIZATION) for name, weight in regions.items()}
 
@@ -124,10 +128,10 @@ class LeakTest:
         plan = CrossFit(self.run.config, folder, self.settings, self.say, sky, name)
         return {"in_sample": Predictor(run, task).sphere(sky).values, "cross_fitted": _cross_fitted_maps(plan)}
 
-    def _task(self, sky: Sky, name: str, folder: Path) -> Any:
+    def _task(self, sky: Sky, name: str, folder: Path) -> MapTask:
         """The ordinary task on the regions of the ordinary run."""
         config = replace(self.run.config, name=name, output=str(folder), models=[])
-        return open_task(config, self.say, sky=sky, split=read_split(self.run.split_path))
+        return open_map_task(config, self.say, sky, read_split(self.run.split_path))
 
     def _compared(self, kind: str, template: np.ndarray, cmb: np.ndarray, strength: float) -> dict[str, Any]:
         mask, lmax, fields = self.masks[kind], self.sky.grid.safe_lmax, self.sky.target_fields

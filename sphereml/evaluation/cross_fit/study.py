@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from sphereml.errors import UserError
 from sphereml.evaluation.cross_fit.calibration import calibrate
 from sphereml.evaluation.cross_fit.leak import LeakTest
 from sphereml.evaluation.cross_fit.result import CrossFitResult
 from sphereml.evaluation.protocol import Result, Study
 from sphereml.evaluation.run_groups import run_names
-from sphereml.tasks import task_class
-from sphereml.tasks.maps import MapTask
 
 
 class CrossFitStudy(Study):
@@ -24,8 +21,6 @@ class CrossFitStudy(Study):
     def measure(self) -> CrossFitResult:
         """Measure everything that is not skipped; raises UserError as the trainings do."""
         first = self.runs[0].config
-        if not issubclass(task_class(first.task), MapTask):
-            raise UserError(f"the task {first.task} lives on patches alone", "choose a task of full-sky maps")
         models = {name: self._model(index) for index, name in enumerate(run_names(self.runs))}
         settings = asdict(self._evaluation.cross_fit)
         return CrossFitResult({"experiment": first.name, "settings": settings, "models": models, "notes": NOTES})

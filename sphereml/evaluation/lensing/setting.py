@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
         if "kappa" not in config.lensing.outputs:
             raise UserError(f"the run in {run.folder} predicts no kappa", "name runs of lensing with kappa in outputs")
         lensing = asdict(config.lensing) | {"loss": "", "outputs": [], "passes": 1}
-        groups.setdefault(repr((config.patches, lensing)), []).append(run)
+        groups.setdefault(repr((config.model.domain, config.patches, lensing)), []).append(run)
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].config.patches.size))
 
 
@@ -59,6 +59,7 @@ class Setting:
 
     runs: dict[str, Run]
     options: StudyOptions = field(default_factory=StudyOptions)
+    sections: ClassVar[tuple[str, ...]] = ("nulls", "omega_c", "uncertainty", "responses", "delensing")
 
     def say(self, line: str) -> None:
         self.options.say(line)
@@ -151,14 +152,52 @@ class Setting:
         related = patches.stream == "validation" and self.config.lensing.simulator == "flat"
         return self._reconstruct(what, patches).without(self._mean_fields_of_others if related else self._mean_fields)
 
+    @property
+    def extent(self) -> float:
+        """Degrees a side."""
+        return self.task.patch.extent
+
+    def described(self) -> dict[str, Any]:
+        """The entry ``experiment`` of the result."""
+        lensing, patches = self.config.lensing, self.config.patches
+        return {
+            "name": self.config.name, "simulator": lensing.simulator, "noise": lensing.noise, "beam": lensing.beam,
+            "taper": lensing.taper, "size": patches.size, "pixel_arcmin": patches.pixel_arcmin,
+            "degrees": self.extent, "patches": len(self.test.groups), "seed": self.config.evaluation.seed,
+            "lmin": lensing.lmin, "lmax_eb": lensing.lmax_eb, "reference": self.reference,
+        }  # fmt: skip
+
     @cached_property
     def bands(self) -> PatchBands:
         """Of kappa."""
-        return patch_bands(self.task)
+        return self.output_bands("kappa")
+
+    def output_bands(self, output: str) -> PatchBands:
+        return patch_bands(self.task, output)
+
+    def notes(self) -> list[str]:
+        """What a reader must know of the measurement."""
+        return [
+            f"{len(self.test.groups)} test patches, drawn from seeds (or skies) that no training saw; R, the mean "
+            "fields and the debiasing N_L come from as many validation patches.",
+            "All spectra are taken under the patch's mask. The naive QE's image already falls off as the mask squared "
+            "and is not multiplied again; its response takes that up.",
+            "N_L is the paper's proxy <auto>/R^2 - C^kk: on lensed skies it holds N1 and higher terms beside N0. "
+            "Compare proxy with proxy.",
+        ]
+
+    def maps(self, uncertain: bool) -> dict[str, np.ndarray]:
+        """Truth, predictions and, if asked for, their sigma on the test patches."""
+        maps = {"truth": self.test.truth["kappa"].numpy()}
+        for name in self.runs:
+            maps[name] = self.test.images[name]["kappa"].numpy()
+            if uncertain:
+                maps[f"{name}_sigma"] = self.sigma(name).numpy()
+        return maps
 
     def powers(self, made: Reconstructions, output: str = "kappa") -> dict[str, PatchPowers]:
         """Of every estimate that has this output."""
-        bands = self.bands if output == "kappa" else patch_bands(self.task, output)
+        bands = self.bands if output == "kappa" else self.output_bands(output)
         truth = made.truth[output]
         images = {name: maps[output] for name, maps in made.images.items() if output in maps}
         return {name: PatchPowers.measure(bands, image, truth) for name, image in images.items()}

@@ -3,7 +3,7 @@
 ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of mean-subtracted, masked maps (pseudo-spectra, 3 iterations), averaged
 over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each and
 use no iterations: their differences matter, not their values.  Of Q and U those are the r of E and of B, whose masked
-maps keep their means.
+maps keep their means, and r of a band is that of its powers, as is usual for polarization.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from sphereml.errors import UserError
 from sphereml.evaluation.statistics import PairedDifference, jackknife_error
 from sphereml.harmonics.bands import Bands
-from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
+from sphereml.harmonics.spectra import band_mean, band_power, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import superpixels
 
@@ -28,7 +28,9 @@ class SphereScores:
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
     of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
-    ``size`` ``(nblock,)`` the weight of each block.
+    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(2 + nblock, 3, lmax + 1)`` are the pseudo-C_ell behind
+    them over the mean squared weight, in the order of :meth:`JackknifeMasks.measure`: target, target x prediction,
+    prediction.
     """
 
     ell: np.ndarray
@@ -37,17 +39,24 @@ class SphereScores:
     samples: dict[str, np.ndarray]
     r_samples: np.ndarray
     size: np.ndarray
+    cl: np.ndarray
 
     @classmethod
     def of(
-        cls, cross: np.ndarray, one: np.ndarray, other: np.ndarray, bands: Bands, masks: JackknifeMasks
+        cls, spectra: Sequence[np.ndarray], bands: Bands, masks: JackknifeMasks, of_powers: bool = False
     ) -> SphereScores:
-        """From spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made."""
-        rows = correlation(cross, one, other)
-        means = dict(zip(bands, band_mean(rows, bands).T, strict=True))
+        """From the cross and both auto spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made.
+
+        Args:
+            of_powers: r of a band is that of its powers; else the mean of its multipoles' r.
+        """
+        rows, (cross, one, other) = correlation(*spectra), spectra
+        banded = correlation(*(band_power(cl, bands) for cl in spectra)) if of_powers else band_mean(rows, bands)
+        means = dict(zip(bands, banded.T, strict=True))
         named = {name: float(values[0]) for name, values in means.items()}
         samples = {name: values[1:] for name, values in means.items()}
-        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size)
+        cl = np.stack([one, cross, other], axis=1) / masks.mean_squares[:, None, None]
+        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size, cl)
 
     @classmethod
     def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
@@ -60,6 +69,7 @@ class SphereScores:
             {name: np.mean([one.samples[name] for one in scores], axis=0) for name in first.samples},
             np.mean([one.r_samples for one in scores], axis=0),
             first.size,
+            np.mean([one.cl for one in scores], axis=0),
         )
 
     @property
@@ -96,7 +106,8 @@ def score_sphere(
     lmax = min(bands.lmax + 1, masks.grid.safe_lmax)
     maps = np.stack([target, prediction]).astype(np.float64)
     spectra = masks.measure(lambda kept, iterations: masked_spectra(maps, kept, lmax=lmax, iterations=iterations))
-    return SphereScores.of(spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1], bands.clipped(lmax, lmin=2), masks)
+    rows = spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1]
+    return SphereScores.of(rows, bands.clipped(lmax, lmin=2), masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +142,11 @@ class JackknifeMasks:
     @property
     def grid(self) -> HealpixGrid:
         return HealpixGrid.of_size(self.whole.size)
+
+    @property
+    def mean_squares(self) -> np.ndarray:
+        """Mean squared weight of the masks in the order of :meth:`measure`, ``(2 + nblock,)``."""
+        return np.array([np.mean(one**2) for one in (self.whole, self.whole, *self.left)])
 
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
