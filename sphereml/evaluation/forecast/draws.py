@@ -20,6 +20,7 @@ from sphereml.data.unit_conversion import conversion_factor
 from sphereml.evaluation.forecast.cleaning import METHODS, amplitude_of, cleaned, cross_bandpowers
 from sphereml.evaluation.forecast.skies import DRAWN, REFERENCE_GHZ, Products, SurveyField, Theory, dust_scaling, joined
 from sphereml.harmonics.deprojection import Deprojection, deprojection_bias
+from sphereml.progress import TimeLeft
 
 _KEEP_EVERY = 10
 
@@ -106,11 +107,12 @@ class SurveyForecast:
         name, count = self.field.survey.name, self.field.config.skies
         path = folder / f"forecast-{name}-{self._digest()}.npz"
         rows = _read(path)[:count]
+        left = TimeLeft(count, len(rows))
         for sky in range(len(rows), count):
             rows.append(self._one(sky))
             if (sky + 1) % _KEEP_EVERY == 0 or sky + 1 == count:
                 _write(path, rows)
-                say(f"{name}: sky {sky + 1} of {count}")
+                say(f"{name}: sky {sky + 1} of {count}{left(sky + 1)}")
         bins = len(self.field.workspace.membership)
         whole = np.stack(rows)
         return Draws(whole[..., :bins], whole[..., bins:])
