@@ -35,6 +35,13 @@ def add_cross_fitting(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--realizations", type=int, default=0, metavar="N", help="write N skies that the errors allow")
 
 
+def refuse_alone(options: argparse.Namespace) -> None:
+    """Raise UserError for a flag of cross-fitting without ``--cross-fit``."""
+    given = [key for key in (*_SETTINGS, "realizations") if getattr(options, key)]
+    if given and not options.cross_fit:
+        raise UserError(f"--{given[0]} without --cross-fit", "add it, or leave the flag out")
+
+
 def write_cross_fitted(options: argparse.Namespace) -> list[Path]:
     """Train what is missing and write ``NAME_cross_fitted.fits`` for every model.
 
