@@ -1,11 +1,11 @@
-# make setup | demo | test | test-slow | lint | clean.  Everything happens in .venv; nothing else is needed but Python >= 3.11.
+# make setup | demo | test | test-slow | docs | lint | clean.  Everything happens in .venv; nothing else is needed but Python >= 3.11.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # torch's plain name pulls gigabytes of CUDA; the pinned build is the CPU's where one is at hand.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow docs lint clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,14 @@ test: lint
 test-slow: setup
 	@$(BIN)/python -m pytest -m slow
 
+docs: $(VENV)/.docs-installed
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
@@ -33,4 +41,4 @@ lint: setup
 	@$(BIN)/lint-imports | tail -n 3
 
 clean:
-	rm -rf $(VENV) runs stores .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/generated runs stores .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,7 @@ The command line prints it as a single line and exits with code 2; every other e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -26,6 +26,10 @@ class UserError(Exception):
         self.mend = " ".join(mend.split())
         super().__init__(f"{self.what}: {self.mend}")
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        """As it is sent from one process to another."""
+        return type(self), (self.what, self.mend)
+
 
 def refuse_all(faults: Sequence[UserError]) -> None:
     """Raise one UserError that lists all of these, in one line; nothing when there is none.
@@ -44,3 +48,16 @@ def refuse_all(faults: Sequence[UserError]) -> None:
         *first, _ = listed
         last = f"({len(listed)}) {different[-1].what}"
         raise UserError(f"{len(different)} faults: " + "; ".join([*first, last]), different[-1].mend)
+
+
+def meant(word: str, known: Iterable[object], cutoff: float = 0.6) -> str:
+    """The beginning of a mend, ``"did you mean X? or "``, for the known word that is close; nothing where none is.
+
+    Example:
+        >>> meant("trian", ["train", "study"]) + "see the list"
+        'did you mean train? or see the list'
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, [str(one) for one in known], n=1, cutoff=cutoff)
+    return f"did you mean {close[0]}? or " if close else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -224,7 +225,10 @@ def test_the_verb_prints_one_object_and_refuses_in_one_line(monkeypatch, capsys)
 def test_the_verb_knows_every_convention_and_parameter():
     assert get_args(Residual) == verb._RESIDUALS
     assert get_args(EFilter) == verb._E_FILTERS
-    assert tuple(Cosmology.__dataclass_fields__) == verb._COSMOLOGY
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    given = vars(parser.parse_args([]))
+    assert {name: given[name] for name in Cosmology.__dataclass_fields__} == vars(Cosmology())
 
 
 def test_spectra_are_computed_once_and_a_damaged_file_is_made_anew(tmp_path: Path, monkeypatch):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import healpy
 import numpy as np
 import pytest
 import torch
 from fixtures_lensing import toy_spectra
 
+import sphereml as sm
+from sphereml.cli.main import main
 from sphereml.config.compose import compose
 from sphereml.data.store import Sky
 from sphereml.domains.channels import Channels
 from sphereml.errors import UserError
+from sphereml.harmonics.filters import gaussian_beam, multiply
 from sphereml.harmonics.rings import alm_index
 from sphereml.harmonics.spectra import cross_spectrum
-from sphereml.harmonics.transforms import analysis
+from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sources import lensed_skies
 from sphereml.tasks import open_task
 from sphereml.tasks.lensing_sphere import SphereLensingTask
@@ -63,7 +68,7 @@ def column(sky: Sky, name: str) -> np.ndarray:
 
 def test_features_hang_together(stores):
     """P_wiener is made of E; the divergence of the product is the last estimate, up to a factor at every L."""
-    sky = task_of(stores, "lensing.passes=1").part("train", whole=1)[0]
+    sky = task_of(stores, "lensing.passes=1").numbered(0)
     e, b = analysis(column(sky, "P_wiener"), LMAX, spin=2)
     assert np.allclose(e, analysis(column(sky, "E")[0], LMAX), atol=1e-4 * np.abs(e).max())
     assert np.abs(b).max() < 1e-4 * np.abs(e).max()
@@ -76,7 +81,7 @@ def test_features_hang_together(stores):
 
 
 def test_a_second_pass_lowers_the_noise_of_skies_it_was_not_measured_on(stores):
-    sky = task_of(stores).part("test", whole=1)[0]
+    sky = task_of(stores).numbered(2)
     truth = analysis(sky.targets[:, 0].astype(np.float64), LMAX_KAPPA)
     rho = {}
     for name in ("kappa", "kappa_first"):
@@ -88,10 +93,17 @@ def test_a_second_pass_lowers_the_noise_of_skies_it_was_not_measured_on(stores):
 
 def test_a_sky_is_made_once_and_read_by_tiles(stores, monkeypatch):
     task = task_of(stores)
-    first = task.part("train", whole=1)[0]
+    first = task.numbered(0)
     monkeypatch.setattr(lensed_skies.LensedSkies, "simulate", lambda *_: pytest.fail("made again"))
     inputs, targets = task.stored("train")[0].read(slice(256, 512))
     assert np.array_equal(inputs, first.inputs[256:512]) and np.array_equal(targets, first.targets[256:512])
+
+
+def test_skies_are_simulated_on_the_command_line(stores, capsys):
+    words = [*WORDS, "model=stack_spin", f"data.stores={stores}"]
+    assert main(["simulate", "lensing", *words, "--only", "0,2"]) == 0
+    assert "there" in capsys.readouterr().out and len(list(stores.glob("lensing-sky-*/sky-0002"))) > 0
+    assert main(["simulate", "lensing", *words, "--only", "7"]) == 2
 
 
 def test_batches_are_functions_of_their_seed_and_of_several_tiles_where_skies_are_few(stores):
@@ -129,6 +141,50 @@ def test_plain_networks_see_q_and_u_alone(stores):
     predictor = Predictor(run)
     assert predictor.predict().column_names == ("kappa",)
     assert predictor.task.channels(predictor.scaling)[0] == Channels(spin2=1)
+
+
+def test_compare_judges_networks_beside_the_passes(stores, tmp_path, capsys):
+    """A network that has learnt next to nothing is as good as the passes that it starts from."""
+    words = ["model.width=4", "model.convs_per_level=1", "training.learning_rate=1e-6"]
+    run = trained(stores, *SPIN, *words)
+    assert main(["compare", str(run.folder), "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "lensing.json").read_text())
+    models, last = content["models"], slice(1, None)
+    assert list(models) == ["qe_mv", "iterated", "stack_spin"]
+    ratio = np.array([models[name]["ratio"]["qe_mv"]["value"] for name in ("iterated", "stack_spin")])[:, last]
+    assert (ratio < 0.95).all() and np.allclose(*ratio, rtol=0.02)
+    assert np.all(np.abs(np.array(models["iterated"]["response"]["value"]) - 1) < 1)
+    slopes = np.array(content["responses"]["A_lens"]["qe_mv"]["slope"])[last]
+    assert (slopes > 0.2).all()
+    left = content["delensing"]["models"]
+    assert np.mean(left["iterated"]["left"]["value"]) < np.mean(left["qe_mv"]["left"]["value"])
+    assert all(value < 1 for value in content["latitude"]["models"]["stack_spin"]["value"])
+    assert (tmp_path / "report.html").is_file() and "latitude" in (tmp_path / "report.html").read_text()
+    assert "whole test sky" in capsys.readouterr().out
+
+
+def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys):
+    """The map of a test sky gives what the stored features of it give."""
+    words = [*SPIN, "model.width=4", "model.convs_per_level=1", "training.learning_rate=1e-6"]
+    run, task = trained(stores, *words), task_of(stores, *words)
+    legs = task.skies.draw(2).legs
+    seen = multiply(np.stack([legs.e, legs.b]), gaussian_beam(LMAX, 1.0))
+    maps = synthesis(seen, 64, LMAX, spin=2).T
+    sm.write_map(tmp_path / "qu.fits", sm.SkyMap(maps, sm.Field("P", "uK_CMB", spin=2), "nest"))
+    common = ["--qu", str(tmp_path / "qu.fits"), "--run", str(run.folder)]
+    assert main(["lensing", "estimate", *common, "--out", str(tmp_path / "kappa.fits"), "--json"]) == 0
+    curves = json.loads(capsys.readouterr().out)
+    assert curves["L"][-1] == LMAX_KAPPA and all(0 < one < 1.5 for one in curves["response"][5:40])
+    found = analysis(healpy.read_map(tmp_path / "kappa.fits", nest=True).astype(np.float64), LMAX_KAPPA)
+    stored = analysis(Predictor(run).sphere(task.sky).values[:, 0].astype(np.float64), LMAX_KAPPA)
+    assert np.linalg.norm(found - stored) < 0.01 * np.linalg.norm(stored)
+    assert main(["lensing", "template", *common, "--out", str(tmp_path / "b.fits")]) == 0
+    e, b = analysis(sm.read_map(tmp_path / "b.fits").values.T, LMAX, spin=2)
+    assert np.abs(e).max() < 1e-2 * np.abs(b).max()
+    capsys.readouterr()
+    assert main(["lensing", "estimate", *common, "--noise", "2", "--out", str(tmp_path / "other.fits")]) == 2
+    assert main(["lensing", "template", *common, "--order", "all", "--out", str(tmp_path / "other.fits")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2 and not (tmp_path / "other.fits").exists()
 
 
 @pytest.mark.parametrize(

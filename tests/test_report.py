@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures_browser import needs_chromium, open_page
 
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.plotting import maps, scatter, spectra, style
+from sphereml.plotting.colours import ColourScale, residual_scale, spread_ticks
+from sphereml.plotting.mollweide import sample_mollweide
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "source", "input"}
 
 
 def report(folder: Path) -> Path:
@@ -63,7 +66,7 @@ def comparison() -> dict:
 def folder(tmp_path, comparison):
     (tmp_path / "comparison.json").write_text(json.dumps(comparison))
     figure = maps.sky_map(np.arange(48.0), "ramp", "K")
-    style.write_png(figure, tmp_path / "figures" / "b_map.png", dpi=40)
+    style.write_pair(figure, tmp_path / "figures" / "b_map.png", dpi=40)
     style.write_png(figure, tmp_path / "figures" / "a_other.png", dpi=40)
     (tmp_path / "figures" / "captions.json").write_text(json.dumps({"b_map": 'A "ramp" over the sky'}))
     return tmp_path
@@ -74,12 +77,13 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.links, self.images, self.words = [], [], [], []
+        self.open, self.links, self.addresses, self.images, self.words = [], [], [], [], []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
-        self.links += [value for key, value in attrs if key in ("src", "href", "srcset", "action")]
+        self.links += [value for key, value in attrs if key in ("src", "srcset", "action")]
+        self.addresses += [value for key, value in attrs if key == "href"]
         if tag == "img":
             self.images.append(dict(attrs))
         if tag not in VOID:
@@ -98,6 +102,8 @@ def test_report_is_one_self_contained_file(folder):
     page = Page(text)
     assert path == folder / "report.html"
     assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
+    # What it leads to lies beside it; nothing of that is needed to read it.
+    assert page.addresses and all((folder / address).exists() for address in page.addresses)
     assert "http" not in text and "url(" not in text and "@import" not in text
     assert [image["alt"] for image in page.images] == ['A "ramp" over the sky', "a other"]
     assert 'name="viewport"' in text
@@ -168,7 +174,7 @@ def test_mollweide_puts_the_sky_where_it_belongs():
 
     lon, lat = healpy.pix2ang(32, np.arange(12 * 32**2), nest=True, lonlat=True)
     height = 200
-    lons, lats = maps.sample_mollweide(lon, height), maps.sample_mollweide(lat, height)
+    lons, lats = sample_mollweide(lon, height), sample_mollweide(lat, height)
     assert abs(lons[height // 2, height // 2] - 90) < 2
     assert abs(lons[height // 2, 3 * height // 2] - 270) < 2
     assert lats[-2, height] > 80 and lats[1, height] < -80
@@ -195,7 +201,8 @@ def test_figures_are_repeatable_and_leave_matplotlib_alone(tmp_path):
                 spectra.correlation_curves(ell, r, {"r50": (14.4, 100), "r150": (100, 200)}),
                 spectra.power_curves(ell, {"target": (1.0 / ell**2, None), **r}, "K", reference="target"),
                 scatter.band_scatter(score),
-                maps.map_triptych(sky, sky, sky - sky, "K"),
+                maps.sky_map(sky, "sky", "K", region=sky > 20),
+                maps.class_map(np.arange(48) % 3, ("a", "b", "c"), "classes"),
                 maps.patch_row([np.ones((4, 4)), np.eye(4)], ["one", "two"], "K", width_deg=25),
             )
         ]
@@ -208,3 +215,45 @@ def test_model_colours_are_stable_and_distinct():
     colours = style.model_colours(["unet_flat", "mine", "linear", "another"])
     assert len(set(colours.values())) == 4
     assert colours["linear"] == style.model_colours(["linear"])["linear"]
+
+
+def test_a_scale_of_residuals_fits_the_tested_region():
+    sky = np.r_[np.full(24, 100.0), np.linspace(-1, 1, 24)]
+    assert residual_scale(sky, region=np.arange(48) >= 24).vmax == pytest.approx(1, abs=0.05)
+    assert residual_scale(sky).vmax == 100
+
+
+@pytest.mark.parametrize(("low", "high", "width"), [(3.0, 800.0, 20.0), (-80.0, 400.0, 10.0), (0.1, 0.9, 0.05)])
+def test_a_stretched_colour_bar_has_several_ticks_apart(low, high, width):
+    norm = ColourScale("inferno", low, high, "asinh", width).norm()
+    ticks = spread_ticks(norm)
+    assert 4 <= len(ticks) <= 9 and low <= ticks[0] and ticks[-1] <= high
+    assert np.diff(norm(np.array(ticks))).min() > 0.1
+
+
+def test_a_mask_of_two_values_has_two_colours():
+    figure = maps.weight_map(np.arange(48) % 2, "mask")
+    assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["left out (0)", "kept (1)"]
+    assert len(maps.weight_map(np.linspace(0, 1, 48), "mask").axes) == 2
+
+
+def test_a_dark_figure_has_light_ink_and_its_data_colours():
+    from matplotlib.colors import to_hex
+
+    figure = spectra.correlation_curves(np.arange(2, 30), {"linear": (np.linspace(0.9, 0.8, 28), None)})
+    style.darken(figure)
+    (axes,) = figure.axes
+    assert to_hex(axes.get_facecolor()) == to_hex(figure.get_facecolor()) == "#16181b"
+    assert axes.xaxis.label.get_color() == to_hex(axes.spines["left"].get_edgecolor()) or (
+        to_hex(axes.xaxis.label.get_color()) == "#e6e7e9"
+    )
+    assert axes.lines[0].get_color() == style.MODEL_COLOURS["linear"]
+
+
+@needs_chromium
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [380, 1280])
+def test_the_page_in_a_browser(folder, tmp_path, width, dark):
+    seen = open_page(report(folder), tmp_path, width, dark)
+    assert seen.faults == [] and seen.missing == [] and seen.images == 2
+    assert seen.overflow <= 0 and seen.buttons >= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import healpy
@@ -21,12 +22,13 @@ from sphereml.harmonics.rings import alm_index, resize_alm
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.lensing import mean_field
-from sphereml.lensing.full_sky import EstimateSettings, ObservedMaps, estimate_kappa
+from sphereml.lensing.full_sky import EstimateSettings, ObservedMaps, estimate_kappa, wiener_kappa
 from sphereml.lensing.mean_field import Simulations, smooth_ratio
 from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.reconstruction import SphereReconstruction, noise_map
 from sphereml.lensing.sphere_estimator import SphereEstimator
+from sphereml.lensing.sphere_passes import SpherePasses
 from sphereml.simulate import cmb_spectra
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.simulate.fields import draw_alm
@@ -202,7 +204,7 @@ def test_a_masked_sky_with_depth_mean_field_and_gaps(files: Path, capsys):
         (["--noise", "0", "--mask", "mask.fits"], "without noise nothing can be inverted"),
         (["--tolerance", "0", "--mask", "mask.fits"], "a tolerance of 0"),
         (["--mean-field", "1"], "--mean-field 1"),
-        (["--run", "runs/x"], "--run: no network"),
+        (["--run", "runs/x"], "runs/x"),
         (["--depth", "qu.fits"], "holds 2 columns"),
         (["--e-out", "k.fits"], "are one file"),
         (["--qu", "absent.fits"], "absent.fits"),
@@ -252,3 +254,21 @@ def test_the_inside_of_a_masked_sky_answers_as_the_whole_sky_within_three_per_ce
         assert masked_power / whole_power == pytest.approx(1, abs=0.03), (low, high)
         assert whole_power / power == pytest.approx(1, abs=0.05), (low, high)
     assert alm_index(top)[0].max() == top
+
+
+def test_passes_give_the_most_likely_kappa_and_say_so():
+    """The curves beside it leave it as it is when a template filters it; the first pass is the Wiener-filtered MV."""
+    spectra = toy_spectra()
+    maps, _ = observed(spectra, NSIDE, LMAX, 3.0)
+    made = estimate_kappa(ObservedMaps(maps), replace(SETTINGS, passes=2), spectra)
+    assert (made.response[10:] > 0).all() and (made.response < 1).all()
+    kept = wiener_kappa(made.kappa, made.power, made.n0, made.response)
+    np.testing.assert_allclose(kept, made.kappa, atol=1e-9 * np.abs(made.kappa).max())
+    first = SETTINGS.reconstruction(maps.shape[1], None, None, spectra)
+    (_, kappa), _ = SpherePasses(first, 1)(maps)
+    single = estimate_kappa(ObservedMaps(maps), SETTINGS, spectra)
+    np.testing.assert_allclose(kappa, wiener_kappa(single.kappa, single.power, single.n0, single.response), rtol=1e-9)
+    with pytest.raises(UserError, match="mean field of several passes"):
+        estimate_kappa(ObservedMaps(maps), replace(SETTINGS, passes=2, mean_field=2), spectra)
+    with pytest.raises(UserError, match="passes after the estimator EB"):
+        estimate_kappa(ObservedMaps(maps), replace(SETTINGS, passes=2, estimator="EB"), spectra)

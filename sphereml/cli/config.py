@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sphereml.cli.experiment import add_overrides, say
-from sphereml.config.compose import compose, load, run_hash, to_commented_yaml, to_yaml
+from sphereml.cli.experiment import add_overrides
+from sphereml.cli.output import say, say_json
+from sphereml.config.compose import compose, load, run_hash, to_commented_yaml, to_json, to_yaml
 from sphereml.config.overrides import config_names, names_in
 from sphereml.config.resources import config_folders
 from sphereml.config.schema import ExperimentConfig
@@ -17,8 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="print the complete configuration, and what its keys mean")
     add_overrides(show)
     show.add_argument("--plain", action="store_true", help="without comments")
+    show.add_argument("--json", action="store_true", help="as JSON")
     add_overrides(actions.add_parser("validate", help="check overrides, an experiment file, or a run's config.json"))
-    actions.add_parser("list", help="the names to choose from in each group")
+    listing = actions.add_parser("list", help="the names to choose from in each group")
+    listing.add_argument("--json", action="store_true", help="as JSON, all folders together")
     new = actions.add_parser("new", help="write a commented experiment on maps of one's own")
     new.add_argument("name", metavar="NAME", help="of the experiment")
     what = "HEALPix maps, FILE or FILE[COLUMN]"
@@ -35,6 +38,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
+    if options.json:
+        say_json(config_names())
+        return
     for group, names in config_names().items():
         say(f"{group}: " + " ".join(names))
     for folder in config_folders()[:-1]:
@@ -44,6 +50,9 @@ def _list(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     config = _configured(options.overrides)
+    if options.json:
+        say(to_json(config).rstrip())
+        return
     say((to_yaml(config) if options.plain else to_commented_yaml(config)).rstrip())
 
 

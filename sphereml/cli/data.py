@@ -1,4 +1,4 @@
-"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products of manifests, their files here, and stores."""
+"""``sphereml data list|fetch|verify|prepare|info|stokes|clean``: products, their files here, and stores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import add_overrides, say
+from sphereml.cli.experiment import add_overrides
+from sphereml.cli.output import say, say_json, tell
 from sphereml.config.compose import compose
 from sphereml.errors import UserError
+from sphereml.progress import BARS, TimeLeft
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -26,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the products that the manifests describe, and which files are here")
     _add_places(listing, "--in")
+    listing.add_argument("--json", action="store_true", help="print one JSON list of the products")
     fetch = actions.add_parser("fetch", help="download or adopt the files of products")
     fetch.add_argument("products", nargs="+", metavar="PRODUCT", help="names of products, or of whole manifests")
     _add_places(fetch, "--to")
     fetch.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="adopt files that are already there")
     fetch.add_argument("--offline", action="store_true", help="download nothing")
-    fetch.add_argument("--jobs", type=int, default=4, metavar="N", help="downloads at a time (4)")
+    fetch.add_argument("--dry-run", action="store_true", help="say which files are lacking, and stop")
+    fetch.add_argument("--jobs", type=int, default=4, metavar="N", help="downloads at a time (default 4)")
     fetch.add_argument("--accept-changed", action="store_true", help="take and pin files of another checksum")
     verify = actions.add_parser("verify", help="check the files that are here")
     verify.add_argument("products", nargs="*", metavar="PRODUCT", help="all that are here when none is named")
@@ -39,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="read the maps of an experiment into a store")
     add_overrides(prepare)
     info = actions.add_parser("info", help="what a store holds")
-    info.add_argument("store", type=Path, metavar="STORE")
+    info.add_argument("store", type=Path, metavar="STORE", help="a store made by this program, NAME.zarr")
     info.add_argument("--html", type=Path, metavar="FILE", help="write the quick-look page too")
     info.add_argument(
         "--split", nargs="+", action="extend", default=[], metavar="NAME", help="splits to draw and to write beside it"
@@ -47,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stokes = actions.add_parser("stokes", help="sum Clark & Hensley's Stokes cubes (HDF5, IAU) into a map (COSMO)")
     stokes.add_argument("folder", type=Path, metavar="FOLDER", help="holds I_v_*.h5, Q_v_*.h5 and U_v_*.h5")
     stokes.add_argument("--out", type=Path, required=True, metavar="FITS", help="I, Q and U in K km/s")
-    stokes.add_argument("--channels", type=int, nargs=2, default=[], metavar=("FIRST", "LAST"), help="from 0 (all)")
+    stokes.add_argument(
+        "--channels",
+        type=int,
+        nargs=2,
+        default=[],
+        metavar=("FIRST", "LAST"),
+        help="first and last channel, from 0 (default: all)",
+    )
     stokes.add_argument("--overwrite", action="store_true", help="replace an existing file")
     clean = actions.add_parser("clean", help="remove prepared stores that nothing reads any more")
     clean.add_argument("folder", nargs="?", type=Path, default=Path("stores"), help="of stores (default: stores)")
@@ -89,14 +100,33 @@ def _list(options: argparse.Namespace) -> None:
     from sphereml.data.manifests import list_products
 
     holdings = open_holdings(options.folder)
+    products = list_products(options.manifests)
+    if options.json:
+        say_json([_described(product, holdings) for product in products])
+        return
     table = Table("product", "files", "here", "Nside", "unit", "title")
-    for product in list_products(options.manifests):
-        units = ", ".join(sorted({file.unit for file in product.files if file.unit}))
-        nsides = ", ".join(sorted({str(file.nside) for file in product.files}))
+    for product in products:
+        about = _described(product, holdings)
+        nsides, units = ", ".join(map(str, about["nside"])), ", ".join(about["units"])
         table.add_row(product.name, *_presence(product, holdings), nsides, units, escape(product.title))
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table)
     console.print(f"data folder: {holdings.folder}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _described(product: Product, holdings: Holdings) -> dict[str, Any]:
+    """A product as JSON; ``files`` is null where their number is not known before they are here."""
+    from sphereml.data.verify import count_present
+
+    here, total = count_present(product, holdings)
+    return {
+        "name": product.name,
+        "title": product.title,
+        "files": total,
+        "here": here,
+        "nside": sorted({file.nside for file in product.files}),
+        "units": sorted({file.unit for file in product.files if file.unit}),
+    }
 
 
 def _presence(product: Product, holdings: Holdings) -> tuple[str, str]:
@@ -113,6 +143,11 @@ def _fetch(options: argparse.Namespace) -> None:
 
     products = find_products(options.products, options.manifests)
     holdings = open_holdings(options.folder)
+    if options.dry_run:
+        for product in products:
+            files, here = _presence(product, holdings)
+            say(f"{product.name}: {files} files, {here} of them in {holdings.folder}")
+        return
     request = Request(holdings, options.source, options.offline, options.accept_changed, options.jobs)
     try:
         with _screen() as screen:
@@ -177,7 +212,7 @@ def _screen() -> Iterator[_Screen]:
     console = Console()
     name = TextColumn("{task.description}", markup=False)
     columns = (name, BarColumn(), DownloadColumn(True), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and BARS.get())) as bars:
         yield _Screen(bars)
 
 
@@ -186,11 +221,11 @@ def _prepare(options: argparse.Namespace) -> None:
     from sphereml.data.prepare import store_path
 
     if config.data.kind == "survey":
-        _prepare_survey(config.data)
+        _prepare_survey(config.data, config.scheduler)
         return
     from sphereml.sources.sky import load_sky
 
-    sky = load_sky(config.data, say)
+    sky = load_sky(config.data, tell)
     say(f"store: {store_path(config.data)}")
     say(
         f"  Nside {sky.grid.nside}, {len(sky.input_fields)} channels in {_units(sky.input_fields)}, "
@@ -202,14 +237,14 @@ def _units(fields: Sequence[Field]) -> str:
     return ", ".join(dict.fromkeys(one.unit or "no unit" for one in fields))
 
 
-def _prepare_survey(data: DataConfig) -> None:
+def _prepare_survey(data: DataConfig, scheduler: str) -> None:
     """Never holds the cube, so neither does its summary."""
     from sphereml.data.store import open_dataset
     from sphereml.data.survey import prepare_survey
 
     try:
         with _step_bars() as progress:
-            path = prepare_survey(data, progress)
+            path = prepare_survey(data, progress, scheduler)
     except KeyboardInterrupt:
         say("the maps made so far are kept; the same line goes on where it stopped")
         raise
@@ -224,19 +259,23 @@ def _prepare_survey(data: DataConfig) -> None:
 
 @contextmanager
 def _step_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each step of a preparation, on a terminal."""
+    """A bar for each step of a preparation on a terminal, else lines."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and BARS.get())) as bars:
         tasks: dict[str, TaskID] = {}
+        clocks: dict[str, TimeLeft] = {}
 
         def show(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
+                tasks[step], clocks[step] = bars.add_task(step, total=total), TimeLeft(total, done)
             bars.update(tasks[step], completed=done)
+            # A log has a line at every tenth.
+            if bars.disable and 10 * done // max(total, 1) > 10 * (done - 1) // max(total, 1):
+                tell(f"{step} {done}/{total}{clocks[step](done)}")
 
         yield show
 

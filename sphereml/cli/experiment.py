@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphereml.cli.output import MANNER, say
 from sphereml.config.compose import compose
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from sphereml.training.runs import Run
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_overrides(parser: argparse.ArgumentParser, sweeps: bool = False) -> None:
     what = "FILE.yaml or experiment=NAME, model=NAME, any key=value"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=what)
     parser.add_argument("--cfg", "-c", choices=("job",), help="print the composed configuration and stop")
-    parser.add_argument("--multirun", "-m", action=_NoSweep, nargs=0, help=argparse.SUPPRESS)
+    if sweeps:
+        what = "train every combination of the values of key=a,b, key=choice(a,b) and key=range(1,4)"
+        parser.add_argument("--multirun", "-m", action="store_true", help=what)
+    else:
+        parser.add_argument("--multirun", "-m", action=_NoSweep, nargs=0, help=argparse.SUPPRESS)
 
 
 class _NoSweep(argparse.Action):
@@ -29,14 +34,15 @@ class _NoSweep(argparse.Action):
 
     def __call__(self, *_: object) -> None:
         raise UserError(
-            "there are no sweeps (-m)",
-            "write a loop: for seed in 1 2 3; do sphereml train ... training.seed=$seed; done",
+            "only `sphereml train` sweeps (-m)",
+            "train with it, then name the folder of the runs: `sphereml compare RUNS`",
         )
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--overwrite", action="store_true", help="train again what is already there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained and where, and stop")
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +51,6 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FOLDER", help="folder of the input maps (else SPHEREML_REAL_SKY)")
     parser.add_argument("--stores", metavar="FOLDER", help="folder of the prepared stores (else as trained)")
     parser.set_defaults(overrides=[])
-
-
-def say(line: str) -> None:
-    """A line of progress, at once also in a pipe."""
-    print(line, flush=True)
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
@@ -77,17 +78,20 @@ def open_runs(options: argparse.Namespace) -> list[Run]:
 
 
 def show(result: Result, folder: Path) -> None:
-    """Save a result with its figures and report, as one set, and print its table."""
+    """Save a result with its figures and report, as one set, and print its table, or with ``--json`` its content."""
     from sphereml.data.whole_files import appearing_together
 
     result.remember(folder)
     with appearing_together(folder) as scratch:
         result.save(scratch)
         drawn = {path.name for path in result.figures(scratch)}
-        report = result.report(scratch)
-    for earlier in (folder / "figures").glob("*.png"):
+        report = result.report(scratch, folder)
+    for earlier in (*(folder / "figures").glob("*.png"), *(folder / "figures" / "dark").glob("*.png")):
         if earlier.name not in drawn:
             earlier.unlink()
+    if MANNER.json:
+        say(result.text())
+        return
     result.table()
     say(f"report: {folder / report.name}")
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
+from sphereml.progress import TimeLeft
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,10 +75,11 @@ def run(options: argparse.Namespace) -> None:
     gas = open_gas(Path(options.map), options.field, options.unit)
     start = time.perf_counter()
     transform, total = method.transform(gas), np.zeros((gas.grid.npix, 2))
+    left = TimeLeft(len(gas))
     for channel, intensity in enumerate(gas, start=1):
         total += transform(intensity)
         if channel % 16 == 0:
-            say(f"{channel}/{len(gas)} channels")
+            tell(f"channel {channel}/{len(gas)}{left(channel)}")
     say(f"{len(gas)} map(s) of Nside {gas.grid.nside}: {time.perf_counter() - start:.1f} s")
     say(f"Q and U ({options.polcconv}): {_write(options, total, gas.unit, method)}")
 

@@ -10,7 +10,7 @@ from sphereml.cli import lensing_estimate, lensing_n0, lensing_template
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, (module, summary) in _WHAT.items():
-        sub = what.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        sub = what.add_parser(name, help=summary)
         module.add_arguments(sub)
         sub.set_defaults(lensing=module.run)
 

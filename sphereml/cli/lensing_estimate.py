@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
     from sphereml.data.field_maps import FieldMaps
+    from sphereml.evaluation.lensing.own_sky import SkyNetwork
     from sphereml.lensing.full_sky import EstimateSettings, ObservedMaps
     from sphereml.lensing.kappa_map import KappaMap
+    from sphereml.lensing.sphere_filter import Say
 
 # Spelled out here so that --help imports no estimator.
 _ESTIMATORS = ("EB", "EE", "MV")
@@ -33,74 +36,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Files: FILE, or FILE[NAME] and FILE[#2] (from 0) for a column.  A sky without mask and depth is analysed "
         "directly up to lmax = 2 nside; every other one is filtered by conjugate gradients.  Masks need no apodization."
     )
-    parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map of Q and U")
+    parser.add_argument("--qu", required=True, metavar="FITS", help="HEALPix map, or image of a patch, of Q and U")
     parser.add_argument("--unit", default="", help="unit of Q and U, when their file states none")
-    parser.add_argument("--noise", type=float, help="of Q and U, uK-arcmin (default 1, or that of the depth)")
-    parser.add_argument("--beam", type=float, default=1.0, help="FWHM, arcmin (default 1)")
-    parser.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
-    parser.add_argument("--lmin-b", type=int, default=0, help="of B alone, e.g. 300 to delens below (default lmin)")
-    parser.add_argument("--lmax", type=int, help="of E and B (default 2 nside, at most 3000)")
-    parser.add_argument("--lmax-kappa", type=int, help="highest L of kappa (default lmax)")
+    parser.add_argument("--noise", type=float, help="noise of Q and U, uK-arcmin (default 1, or that of the depth)")
+    parser.add_argument("--beam", type=float, help="FWHM of the beam, arcmin (default 1)")
+    parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
+    parser.add_argument(
+        "--lmin-b", type=int, default=0, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)"
+    )
+    parser.add_argument("--lmax", type=int, help="highest multipole of E and B (default 2 nside, at most 3000)")
+    parser.add_argument("--lmax-kappa", type=int, help="highest multipole of kappa (default --lmax)")
     parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
+    parser.add_argument("--run", dest="network", metavar="RUN", help="a trained network in place of the estimator")
+    patch = parser.add_argument_group("flat patches")
+    patch.add_argument("--taper", type=float, help="cosine edge of the mask, arcmin (default 14)")
+    what = "above 1: the most likely kappa, each pass on B delensed with the one before (default 1)"
+    parser.add_argument("--passes", type=int, metavar="N", help=what)
     parser.add_argument("--pixel-window", action="store_true", help="the maps are averages over their pixels")
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
     masked.add_argument("--depth", metavar="FITS", help="noise of Q and U in every pixel, uK-arcmin")
-    masked.add_argument("--tolerance", type=float, default=1e-4, help="of the filter (default 1e-4)")
-    masked.add_argument("--mean-field", type=int, default=0, metavar="N", help="simulations of mean field and response")
-    masked.add_argument("--seed", type=int, default=1, help="of the simulations (default 1)")
+    masked.add_argument(
+        "--tolerance", type=float, default=1e-4, help="relative residual at which the filter stops (default 1e-4)"
+    )
+    masked.add_argument(
+        "--mean-field",
+        type=int,
+        default=0,
+        metavar="N",
+        help="simulations of mean field and response (default 0: none)",
+    )
+    masked.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="FITS", help="kappa with N0, response, filters, mean field")
     output.add_argument("--e-out", metavar="FITS", help="the most likely E, for `sphereml lensing template`")
-    output.add_argument("--overwrite", action="store_true")
+    output.add_argument("--overwrite", action="store_true", help="replace existing files")
     output.add_argument("--json", action="store_true", help="one JSON object; null where N0 is infinite")
-    parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
 
 
 def run(options: argparse.Namespace) -> None:
+    from sphereml.cli import lensing_patch
     from sphereml.lensing.full_sky import estimate_kappa
     from sphereml.lensing.kappa_map import KappaMap
     from sphereml.simulate.cmb_spectra import LMAX, load_spectra
     from sphereml.sky.grid import HealpixGrid
     from sphereml.templates.products import refuse_standing
 
-    if options.network:
-        raise UserError("--run: no network of the full sky can be trained yet", "leave it out: --estimator MV")
+    if lensing_patch.is_patch(options.qu):
+        lensing_patch.estimate(options)
+        return
     products = [Path(name) for name in (options.out, options.e_out) if name]
     if len(set(products)) < len(products):
         raise UserError("--out and --e-out are one file", "give two names")
     refuse_standing(products, options.overwrite)
-    observed, frame = _read(options)
+    network = open_network(options, tell) if options.network else None
+    observed, frame = read_observed(options)
     settings, npix = _settings(options), observed.maps.shape[1]
+    if network is not None:
+        settings = network.settings(options.pixel_window, options.tolerance)
     settings.reconstruction(npix, observed.weights, observed.depth, _no_spectra())  # refuses before CAMB runs
-    made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), _progress(options))
+    if network is None:
+        made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), tell)
+    else:
+        made = network.estimate(observed, settings).kappa
     del observed
     kappa = KappaMap(made, HealpixGrid.of_size(npix).nside, frame)
     _write(kappa, products)
     _report(kappa, options)
 
 
+def open_network(options: argparse.Namespace, progress: Say) -> SkyNetwork:
+    """The run that is named; raises UserError for one that was trained for another instrument."""
+    from sphereml.evaluation.lensing.own_sky import SkyNetwork
+    from sphereml.training.runs import Run
+
+    network = SkyNetwork(Run.open(options.network), progress)
+    lensing = network.run.config.lensing
+    own = {"noise": lensing.noise, "beam": lensing.beam, "lmax_kappa": network.task.skies.campaign.lmax_kappa}
+    for name, trained in own.items():
+        given = getattr(options, name, None)
+        if given is not None and given != trained:
+            what = f"--{name.replace('_', '-')} {given:g}, but the run was trained with {trained:g}"
+            raise UserError(what, "leave it out, or train anew")
+    return network
+
+
 def _settings(options: argparse.Namespace) -> EstimateSettings:
     from sphereml.lensing.full_sky import EstimateSettings
 
+    if options.taper is not None:
+        raise UserError("--taper is for flat patches; masks of the sky need none", "leave it out")
+    if options.passes is not None and not 1 <= options.passes <= 9:
+        raise UserError(f"--passes {options.passes}", "give 1 to 9; beyond 4 little is gained")
     if options.mean_field < 0 or options.mean_field == 1:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
-    names = (
-        "noise",
-        "beam",
-        "lmin",
-        "lmin_b",
-        "lmax",
-        "lmax_kappa",
-        "estimator",
-        "pixel_window",
-        "tolerance",
-        "mean_field",
-    )
-    return EstimateSettings(**{name: getattr(options, name) for name in names}, seed=options.seed)
+    names = [one.name for one in fields(EstimateSettings) if one.name != "folder"]
+    return EstimateSettings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
 
 
 def _no_spectra() -> Any:
@@ -112,7 +146,7 @@ def _no_spectra() -> Any:
     return CmbSpectra(*[np.ones(3)] * 4)
 
 
-def _read(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
+def read_observed(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
     """The maps, in uK (CMB) and single precision, with mask and depth; and their frame."""
     from sphereml.data.field_maps import read_field
     from sphereml.data.unit_conversion import conversion_factor
@@ -125,7 +159,7 @@ def _read(options: argparse.Namespace) -> tuple[ObservedMaps, str]:
     maps *= conversion_factor(field.unit, "uK_CMB")
     observed, lost = ObservedMaps(maps, _mask(options, field), _depth(options, field)).without_gaps()
     if lost:
-        _note(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0", options)
+        tell(f"{options.qu}: {lost} pixels are missing that the mask keeps; they get mask 0")
     return observed, field.frame
 
 
@@ -160,20 +194,6 @@ def _refuse_frame(name: str, own: str, frame: str) -> None:
         raise UserError(f"{name} is in the frame {own}, the map in {frame}", "bring both to one frame")
 
 
-def _progress(options: argparse.Namespace) -> Any:
-    return lambda line: _note(line, options)
-
-
-def _note(line: str, options: argparse.Namespace) -> None:
-    """A line for the user, on the error stream where the output is JSON."""
-    import sys
-
-    if options.json:
-        print(line, file=sys.stderr, flush=True)
-    else:
-        say(line)
-
-
 def _write(kappa: KappaMap, products: list[Path]) -> None:
     """All products or none."""
     from sphereml.data.whole_files import write_together
@@ -206,7 +226,11 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
         curves: dict[str, Any] = {"L": list(range(2, len(made.n0)))}
         curves["N0"] = [value if math.isfinite(value) else None for value in made.n0[2:].tolist()]
         curves["response"] = made.response[2:].tolist()
-        facts = {"estimator": options.estimator, "simulations": made.simulations, "filter": made.facts or None}
+        facts = {
+            "estimator": options.network or options.estimator,
+            "simulations": made.simulations,
+            "filter": made.facts or None,
+        }
         say(json.dumps(curves | facts))
         return
     say("     L              N0        response")
@@ -215,6 +239,8 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
     if made.facts:
         say("filter: {steps} steps of {seconds_per_step} s, {transform_seconds_per_step} s of that in transforms; "
             "residual {residual:.1e} of {tolerance:.0e}".format(**made.facts))  # fmt: skip
-    if not made.simulations and (options.mask or options.depth):
+    if (options.passes or 1) > 1:
+        say("kappa is the most likely one; its response and noise are what theory expects")
+    elif not made.simulations and (options.mask or options.depth):
         say("no mean field was subtracted and the response is not measured (--mean-field N)")
     say(f"kappa: {options.out}")

@@ -6,37 +6,45 @@ import argparse
 import json
 import math
 import time
+from dataclasses import fields
 from typing import Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say
+from sphereml.config.documentation import document_keys
+from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
 
 _SHOWN = (2, 10, 30, 100, 300, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
 # Spelled out here so that --help imports neither the estimators nor CAMB.
 _RESIDUALS, _E_FILTERS = ("ratio", "camb", "first"), ("lensed", "unlensed")
-_COSMOLOGY = ("H0", "ombh2", "omch2", "tau", "As", "ns", "mnu")
+_FIDUCIAL = Cosmology()
 _CURVES = ("N0_EB", "N0_EB_iterated", "N0_EE", "N0_MV")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--noise", type=float, default=1.0, help="of Q and U, uK-arcmin (default 1)")
-    parser.add_argument("--beam", type=float, default=1.0, help="FWHM, arcmin (default 1)")
-    parser.add_argument("--lmin", type=int, default=30, help="of E and B (default 30)")
-    parser.add_argument("--lmax", type=int, default=4000, help="of E and B (default 4000)")
-    parser.add_argument("--Lmax", type=int, default=None, help="of kappa (default 3000, or what lmax reaches)")
+    parser.add_argument("--noise", type=float, default=1.0, help="noise of Q and U, uK-arcmin (default 1)")
+    parser.add_argument("--beam", type=float, default=1.0, help="FWHM of the beam, arcmin (default 1)")
+    parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
+    parser.add_argument("--lmax", type=int, default=4000, help="highest multipole of E and B (default 4000)")
+    parser.add_argument(
+        "--Lmax", type=int, default=None, help="highest multipole of kappa (default 3000, or what --lmax reaches)"
+    )
     parser.add_argument(
         "--residual", choices=_RESIDUALS, default="ratio", help="what delensing leaves of B (default ratio)"
     )
     parser.add_argument(
         "--e-filter", choices=_E_FILTERS, default="lensed", help="E in delensing's filter (default lensed)"
     )
-    parser.add_argument("--spectra-lmax", type=int, default=6000, help="of CAMB's spectra (default 6000)")
+    parser.add_argument(
+        "--spectra-lmax", type=int, default=6000, help="highest multipole of CAMB's spectra (default 6000)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, every L from 2; null where infinite")
     cosmology = parser.add_argument_group(
         "cosmology", "flat LCDM; the defaults are Planck 2013's, as in arXiv:1810.01483"
     )
-    for name in _COSMOLOGY:
-        cosmology.add_argument(f"--{name}", type=float, default=None)
+    for name, document in document_keys(Cosmology, {}).items():
+        about = f"{document} (default {getattr(_FIDUCIAL, name):g})"
+        cosmology.add_argument(f"--{name}", type=float, default=getattr(_FIDUCIAL, name), metavar="X", help=about)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -53,7 +61,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _n0(options: argparse.Namespace) -> dict[str, Any]:
-    from sphereml.config.lensing import Cosmology
     from sphereml.lensing.iterated import Iteration, iterate_eb
     from sphereml.lensing.noise import NoiseModel, combined
     from sphereml.lensing.observation import Observation
@@ -61,7 +68,7 @@ def _n0(options: argparse.Namespace) -> dict[str, Any]:
 
     observation = Observation(options.noise, options.beam, options.lmin, options.lmax)
     _refuse_short(options)
-    given = {name: getattr(options, name) for name in _COSMOLOGY if getattr(options, name) is not None}
+    given = {one.name: getattr(options, one.name) for one in fields(Cosmology)}
     start = time.perf_counter()
     spectra = load_spectra(options.spectra_lmax, Cosmology(**given))
     loaded = time.perf_counter()

@@ -24,31 +24,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with --order gradient, or an unlensed one with --order all.  Kappa of `sphereml lensing estimate` is Wiener-"
         "filtered with the N0, response and C_L in its file; any other is taken as it is."
     )
-    parser.add_argument("--kappa", required=True, metavar="FITS", help="HEALPix map of kappa")
-    parser.add_argument("--e", required=True, metavar="FITS", help="E as one column, or Q and U of which E is taken")
+    parser.add_argument("--kappa", metavar="FITS", help="HEALPix map, or image of a patch, of kappa")
+    parser.add_argument("--e", metavar="FITS", help="E as one column, or Q and U of which E is taken")
+    parser.add_argument("--run", dest="network", metavar="RUN", help="a network that makes kappa (and E) of --qu")
+    parser.add_argument("--qu", metavar="FITS", help="Q and U, with --run")
     parser.add_argument("--unit", default="", help="unit of E, when its file states none")
-    parser.add_argument("--order", choices=_ORDERS, default="gradient", help="of the expansion (default gradient)")
-    parser.add_argument("--lmax", type=int, help="of E, kappa and the template (default 2 nside, at most 3000)")
-    parser.add_argument("--nside", type=int, help="of the template (default that of E)")
+    parser.add_argument(
+        "--order", choices=_ORDERS, default="gradient", help="of the expansion in kappa (default gradient: first order)"
+    )
+    parser.add_argument(
+        "--lmax", type=int, help="highest multipole of E, kappa and the template (default 2 nside, at most 3000)"
+    )
+    parser.add_argument("--nside", type=int, help="resolution of the template (default that of E)")
     parser.add_argument(
         "--filtered", action="store_true", help="kappa is Wiener-filtered already, whatever its file holds"
     )
     parser.add_argument("--out", required=True, metavar="FITS", help="Q and U, COSMO, of the lensing B alone")
-    parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument("--run", dest="network", metavar="RUN", help=argparse.SUPPRESS)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
+    parser.set_defaults(mask=None, depth=None, json=False)
 
 
 def run(options: argparse.Namespace) -> None:
+    from sphereml.cli import lensing_patch
     from sphereml.lensing.full_sky import TemplateInputs, e_of_maps
     from sphereml.sky.fields import Field
     from sphereml.sky.grid import HealpixGrid
     from sphereml.sky.maps import SkyMap
     from sphereml.templates.products import refuse_standing, write_sky_map
 
-    if options.network:
-        raise UserError("--run: no network of the full sky can be trained yet", "give --kappa and --e")
+    if not (options.qu if options.network else options.kappa and options.e):
+        raise UserError("a template takes --kappa and --e, or --run and --qu", "give both of a pair")
+    if lensing_patch.is_patch(options.qu or options.kappa):
+        lensing_patch.template(options)
+        return
     refuse_standing([Path(options.out)], options.overwrite)
+    if options.network:
+        _write_of_network(options)
+        return
     kappa, e = _scalar(options.kappa, "1", options), _polarization(options)
     if kappa.frame != e.frame:
         raise UserError(f"kappa is in the frame {kappa.frame}, E in {e.frame}", "bring both to one frame")
@@ -65,6 +78,31 @@ def run(options: argparse.Namespace) -> None:
     header = {"EXPANSIO": options.order, "LMAX": lmax}
     field = Field("P", "uK_CMB", spin=2)
     write_sky_map(options.out, SkyMap(template.T, field, "nest", e.frame, header), overwrite=options.overwrite)
+    say(f"lensing-B template ({options.order}, lmax {lmax}): {options.out}")
+
+
+def _write_of_network(options: argparse.Namespace) -> None:
+    """The template of a run's kappa; with its unlensed E to all orders, else with the lensed one that it saw."""
+    from sphereml.cli.lensing_estimate import open_network, read_observed
+    from sphereml.lensing.full_sky import TemplateInputs, wiener_kappa
+    from sphereml.sky.fields import Field
+    from sphereml.sky.maps import SkyMap
+    from sphereml.templates.products import write_sky_map
+
+    network = open_network(options, say)
+    observed, frame = read_observed(options)
+    found = network.estimate(observed, network.settings())
+    if options.order == "all" and found.e is None:
+        raise UserError("--order all takes an unlensed E, which the run does not predict", "give --order gradient")
+    made, lensing = found.kappa, network.run.config.lensing
+    kappa = wiener_kappa(made.kappa, made.power, made.n0, made.response)
+    e = made.wiener_e if options.order == "gradient" else found.e
+    assert e is not None
+    nside, lmax = options.nside or lensing.nside, lensing.lmax_eb if options.lmax is None else options.lmax
+    template = TemplateInputs(kappa, e, nside, lmax).template(options.order)
+    header = {"EXPANSIO": options.order, "LMAX": lmax, "RUN_ID": network.run.folder.name}
+    field = Field("P", "uK_CMB", spin=2)
+    write_sky_map(options.out, SkyMap(template.T, field, "nest", frame, header), overwrite=options.overwrite)
     say(f"lensing-B template ({options.order}, lmax {lmax}): {options.out}")
 
 

@@ -15,83 +15,21 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
-from sphereml import __version__
 from sphereml.cli.allocator import keep_freed_memory
 from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
+from sphereml.cli.output import MANNER, settle_manner
+from sphereml.cli.parsers import TASKS, VERBS, build_parser
 from sphereml.cli.signals import Stopped, stoppable
 from sphereml.config.resources import searching
 from sphereml.errors import UserError
 
-VERBS = {
-    "demo": "simulate, train, compare, predict and report on a synthetic Galaxy",
-    "data": "list, fetch and verify products, prepare a store",
-    "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
-    "train": "train the models of an experiment",
-    "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
-    "compare": "compare trained models on the held-out sky",
-    "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
-    "marginalize": "fit templates to a sky map and subtract them",
-    "hough": "polarization of filaments: the rolling Hough transform of a map or of a store's channels",
-    "lensing": "CMB lensing: noise curves, kappa from Q and U, lensing-B templates",
-    "study": "train the models of an experiment and measure everything its task is judged by",
-    "report": "write the HTML report of a comparison",
-    "config": "show, validate or list configurations",
-    "info": "versions, device, threads",
-    "bench": "time layers, graphs, transforms and tiles beside what is known",
-}
-
 # What the disc refuses in places that do not expect it.
 _OF_THE_DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
+
 _TRAINING = ("train", "study", "demo")
-# Verbs that meet tasks, and so those of plugins.
-_TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
-# Verbs that compose configurations.
-_COMPOSING = ("train", "study", "demo", "config", "data", "simulate", "predict", "bench")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(message, f"see `{self.prog} --help`")
-
-
-def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser; only the chosen verb's module is imported."""
-    parser = _Parser(prog="sphereml", description="Deep learning on full-sky maps, on the sphere.")
-    parser.add_argument("--version", action="version", version=f"sphereml {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
-    for name, summary in VERBS.items():
-        sub = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
-        if name == verb:
-            module = import_module(f"sphereml.cli.{name}")
-            module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
-            for leaf in _leaves(sub):
-                _add_places(leaf, name)
-    return parser
-
-
-def _add_places(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Where tasks and configurations of one's own are looked for."""
-    if verb in _TASKS:
-        what = "a Python file that defines a task (it is run)"
-        parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
-    if verb in _COMPOSING:
-        what = "configurations of one's own, before those of SPHEREML_CONFIGS and ./configs"
-        parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, metavar="FOLDER", help=what)
-
-
-def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parsers below a verb that have no further actions."""
-    choices = [one.choices for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
-    if not choices:
-        yield parser
-    for actions in choices:
-        for action in actions.values():
-            yield from _leaves(action)
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
@@ -128,7 +66,8 @@ def _run(words: list[str]) -> int:
             if options.verb is None:
                 parser.print_help()
                 return 0
-            if options.verb in _TASKS:
+            settle_manner(options.quiet, options.verbose, getattr(options, "json", False))
+            if options.verb in TASKS:
                 _load_plugins(options.plugin)
             with searching(getattr(options, "config_dir", [])):
                 (_show_configuration if getattr(options, "cfg", None) else options.run)(options)
@@ -155,6 +94,8 @@ def _run(words: list[str]) -> int:
 
 def _refused(error: UserError) -> int:
     print(f"sphereml: {error}", file=sys.stderr)
+    if MANNER.verbose and error.__cause__:
+        print(f"caused by {type(error.__cause__).__name__}: {error.__cause__}", file=sys.stderr)
     return 2
 
 

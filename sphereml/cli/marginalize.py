@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import MANNER, say
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,18 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "FILE[#2] (from 0) and FILE+1[NAME] (in HDU 1) choose one, FILE[Q,U] polarization, fitted as one field."
     )
     parser.add_argument("--sky", required=True, metavar="FITS", help="HEALPix map to clean")
-    parser.add_argument("--field", type=int, default=None, help="number of its column, from 0 (as FILE[#2])")
+    parser.add_argument(
+        "--field", type=int, default=None, help="number of its column, from 0 (as FILE[#2]; default: the first)"
+    )
     parser.add_argument("--unit", default="", help="unit of the sky, when its file states none")
     parser.add_argument("--mask", required=True, metavar="FITS", help="weights, 1 = keep; missing pixels are dropped")
     parser.add_argument("--threshold", type=float, metavar="W", help="make the mask 0 and 1: keep weights above W")
     parser.add_argument("--template", required=True, nargs="+", metavar="FITS", help="foreground templates")
     parser.add_argument("--template-unit", default="", help="unit of the templates whose file states none")
-    parser.add_argument("--apodize", type=float, default=0.0, metavar="DEG", help="taper of the mask (default 0)")
-    parser.add_argument("--lmin", type=int, default=2)
-    parser.add_argument("--lmax", type=int, default=None, help="default 2 nside")
+    parser.add_argument(
+        "--apodize", type=float, default=0.0, metavar="DEG", help="width of the mask's taper, degrees (default 0)"
+    )
+    parser.add_argument("--lmin", type=int, default=2, help="lowest multipole of the fit (default 2)")
+    parser.add_argument("--lmax", type=int, default=None, help="highest multipole of the fit (default 2 nside)")
     parser.add_argument("--no-checksum", action="store_true", help="take edited files whose checksum cards are stale")
-    parser.add_argument("--out", default="marginalized", metavar="FOLDER")
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument(
+        "--out", default="marginalized", metavar="FOLDER", help="where to write (default ./marginalized)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--json", action="store_true", help="print marginalization.json in place of words")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -63,6 +70,9 @@ def run(options: argparse.Namespace) -> None:
     with appearing_together(folder) as scratch:
         result.save(scratch)
         write_png(power_curves(*_curves(result), sky.maps.unit, title="masked sky"), scratch / "spectra.png")
+    if MANNER.json:
+        say((folder / "marginalization.json").read_text().rstrip())
+        return
     _report(result)
     _say_choices(options, mask, [sky, *templates])
     say(f"cleaned map: {folder / 'cleaned.fits'}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.config.compose import compose
 from sphereml.config.experiment_files import is_experiment_file
 from sphereml.config.tasks import is_used
 from sphereml.errors import UserError
+from sphereml.progress import TimeLeft
 
 if TYPE_CHECKING:
     from sphereml.config.schema import ExperimentConfig
@@ -43,7 +43,7 @@ def _simulate_dust(overrides: list[str]) -> None:
     from sphereml.data.prepare import store_path
     from sphereml.sources.sky import load_sky
 
-    sky = load_sky(config.data, say)
+    sky = load_sky(config.data, tell)
     say(f"store: {store_path(config.data)}  (Nside {sky.grid.nside}, {len(sky.input_fields)} channels)")
     for name, values in sky.components.items():
         say(f"  {name}: mean {values.mean(dtype=float):.4g} {sky.component_units[name]}")
@@ -55,17 +55,33 @@ def _simulate_lensing(options: argparse.Namespace) -> None:
     only = None if options.only is None else parse_skies(options.only)
     if not is_used(config.task, "lensing"):
         raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
+    if config.model.domain == "sphere":
+        _simulate_skies(config, only)
+        return
     from sphereml.simulate.lensing_store import LensingStore, campaign_folder, prepare_lensing
 
     say(f"store: {campaign_folder(config.lensing, config.patches, config.data.stores)}")
     _tell_resolution(config)
     try:
-        folder = prepare_lensing(config.lensing, config.patches, config.data.stores, _progress(), only)
+        stores = config.data.stores
+        folder = prepare_lensing(config.lensing, config.patches, stores, _progress(), only, config.scheduler)
     except KeyboardInterrupt:
         say("the skies made so far are kept; the same line goes on where it stopped")
         raise
     here = len(LensingStore.open(folder).skies)
     say(f"{here} skies of {config.lensing.patches_per_sky} patches are there")
+
+
+def _simulate_skies(config: ExperimentConfig, only: list[int] | None) -> None:
+    """Whole skies with the features of a network."""
+    from sphereml.tasks.lensing_sphere import SphereLensingTask
+
+    skies = SphereLensingTask(config, say).skies
+    say(f"store: {skies.folder}")
+    numbers = list(range(config.lensing.skies)) if only is None else only
+    if beyond := [number for number in numbers if number >= config.lensing.skies]:
+        raise UserError(f"there is no sky {beyond[0]} in lensing.skies={config.lensing.skies}", "they count from 0")
+    skies.prepare(numbers, _progress())
 
 
 def parse_skies(text: str) -> list[int]:
@@ -88,21 +104,13 @@ def _tell_resolution(config: ExperimentConfig) -> None:
 
 def _progress() -> Callable[[int, int], None]:
     """A line for each sky, with the time that is left at the pace so far."""
-    start = time.monotonic()
+    clock: list[TimeLeft] = []
 
     def show(done: int, total: int) -> None:
         if done == 0:
-            say(f"{total} skies to simulate" if total else "every sky is there")
-            return
-        passed = time.monotonic() - start
-        left = passed / done * (total - done)
-        say(f"sky {done}/{total}: {passed / done:.0f} s a sky, {_spell_time(left)} left")
+            clock.append(TimeLeft(total))
+            tell(f"{total} skies to simulate" if total else "every sky is there")
+        else:
+            tell(f"sky {done}/{total}{clock[0](done)}")
 
     return show
-
-
-def _spell_time(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cross spectrum with another map or splits",
     )
     parser.add_argument("--mask", metavar="FITS", help="weights, used as they are (default: the whole sky)")
-    parser.add_argument("--apodize", type=float, default=0.0, metavar="DEG", help="taper of the mask (default 0)")
+    parser.add_argument(
+        "--apodize", type=float, default=0.0, metavar="DEG", help="width of the mask's taper, degrees (default 0)"
+    )
     parser.add_argument("--unit", default="", help="unit of the maps, when their files state none")
     parser.add_argument(
         "--mode-projection", type=int, metavar="NSIDE",
@@ -54,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--covariance", nargs="?", const="auto", choices=("auto", *_KINDS),
         help="Gaussian covariance: narrow (the guess as it stands; the default with --guess) or improved",
     )  # fmt: skip
-    output.add_argument("--jackknife", type=int, metavar="NSIDE", help="covariance by leaving out superpixels")
+    output.add_argument(
+        "--jackknife", type=int, metavar="NSIDE", help="covariance by leaving out superpixels of this Nside"
+    )
     output.add_argument("--workspace", metavar="FILE", help="keep the coupling here (npz), and use it again")
     output.add_argument("--out", metavar="FILE", help="write .fits, .csv, .json or .nc")
     output.add_argument("--windows", action="store_true", help="bandpower windows in --json too")
@@ -65,9 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_bands(parser: argparse.ArgumentParser) -> None:
     bands = parser.add_argument_group("bands and beams")
     bands.add_argument("--edges", metavar="2,10,...", help="edges of half-open bands")
-    bands.add_argument("--width", type=int, metavar="N", help="bands of equal width from --lmin to --lmax")
-    bands.add_argument("--lmin", type=int, default=2, help="where --width starts (default 2)")
-    bands.add_argument("--lmax", type=int, help="of the maps' coefficients (default 3 nside - 1)")
+    bands.add_argument("--width", type=int, metavar="N", help="bands of N multipoles from --lmin to --lmax")
+    bands.add_argument("--lmin", type=int, default=2, help="lowest multipole, where --width starts (default 2)")
+    bands.add_argument("--lmax", type=int, help="highest multipole of the maps' coefficients (default 3 nside - 1)")
     bands.add_argument("--dl", action="store_true", help="ell(ell+1)/2pi C_ell")
     bands.add_argument("--beam", metavar="FILE|ARCMIN", help="b_ell from ell = 0, one a line; or a Gaussian's FWHM")
     bands.add_argument("--pixel-window", action="store_true", help="undo the averaging over pixels too")
@@ -90,7 +94,9 @@ def _add_cleaning(parser: argparse.ArgumentParser) -> None:
         "corrects the bias of deprojection; default: the bandpowers' own fit",
     )  # fmt: skip
     cleaning.add_argument(
-        "--noise-variance", metavar="FITS", help="of a pixel's noise: its bias is taken from an auto spectrum"
+        "--noise-variance",
+        metavar="FITS",
+        help="variance of a pixel's noise, in the map's unit squared: its bias is taken from an auto spectrum",
     )
 
 

@@ -8,12 +8,12 @@ from sphereml.cli.experiment import (
     add_overrides,
     add_training_flags,
     model_configs,
-    say,
     sections,
     show,
     study_folder,
 )
-from sphereml.cli.train import train_models
+from sphereml.cli.output import tell
+from sphereml.cli.train import show_plan, train_models
 from sphereml.config.experiment_files import is_experiment_file
 
 # The first word may name a study in place of its usual experiment.
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="", metavar="FOLDER", help="where to write (default: beside the runs)")
     what = "sections of the study to leave out, e.g. nulls, omega_c, uncertainty of lensing"
     parser.add_argument("--skip", nargs="+", action="extend", default=[], metavar="WHAT", help=what)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of its table")
     parser.set_defaults(usual=_with_experiment)
 
 
@@ -54,5 +55,8 @@ def run(options: argparse.Namespace) -> None:
     skip = sections(options.skip, kind.sections)
     kind.refuse(configs)
     folder = study_folder(options.out, configs[0])
+    if options.dry_run:
+        show_plan(configs, options.json)
+        return
     runs = train_models(configs, options.resume, options.overwrite)
-    show(kind(runs, StudyOptions(say, skip, configs[0].evaluation)).measure(), folder)
+    show(kind(runs, StudyOptions(tell, skip, configs[0].evaluation)).measure(), folder)

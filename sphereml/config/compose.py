@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,10 @@ from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
-_NOT_IN_HASH = ("output", "models", "rows", "evaluation", "data.stores", "data.folder", "training.threads")
+_NOT_IN_HASH = (
+    *("output", "scheduler", "models", "rows", "evaluation", "data.stores", "data.folder"),
+    *("training.threads", "training.processes", "training.logger"),
+)
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -65,7 +69,7 @@ def _composed(words: Sequence[str]) -> Any:
     except (YAMLError, ValueError) as error:
         raise UserError(f"a configuration is no YAML ({_one_line(error)})", "mend the file") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise _refusal(error) from error
+        raise _refusal(error, words) from error
 
 
 def load(path: Path) -> ExperimentConfig:
@@ -146,7 +150,7 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
     return config
 
 
-def _refusal(error: Exception) -> UserError:
+def _refusal(error: Exception, words: Sequence[str] = ()) -> UserError:
     """Hydra's and OmegaConf's many lines as one, with the full name of the key."""
     from omegaconf.errors import ConfigKeyError
 
@@ -156,7 +160,9 @@ def _refusal(error: Exception) -> UserError:
     line = _one_line(inner if str(error).startswith(("Could not override", "Error merging", "In '")) else error)
     key = str(getattr(inner, "full_key", None) or "")
     if isinstance(inner, ConfigKeyError) and key:
-        return unknown_key(key)
+        # OmegaConf names a key of a list's item without the list.
+        lists = [word.partition("=")[0] for word in words if re.search(rf"[{{,]\s*{re.escape(key)}\s*:", word)]
+        return unknown_key(f"{lists[0]}.{key}" if lists and "." not in key else key)
     # An override that cannot be parsed has no key yet, but Hydra keeps the word.
     place = key or str(getattr(error, "override", None) or "")
     named = line if not place or place in line else f"{place}: {line}"

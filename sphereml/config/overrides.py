@@ -18,7 +18,7 @@ from sphereml.config.experiment_files import read_experiment, read_text
 from sphereml.config.resources import config_folders, resource_folder
 from sphereml.config.schema import ExperimentConfig
 from sphereml.config.tasks import SCHEMAS, dotted_keys
-from sphereml.errors import UserError
+from sphereml.errors import UserError, meant
 
 _OVERRIDE = re.compile(r"(?P<added>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 
@@ -35,7 +35,7 @@ def check_override(word: str) -> None:
         if key not in schema_keys():
             raise unknown_key(key)
     elif value not in names and not (key == "experiment" and value == "null"):
-        raise UserError(f"there is no {key} {value!r}", f"{_meant(value, names)}choose {', '.join(names)}")
+        raise UserError(f"there is no {key} {value!r}", f"{meant(value, names)}choose {', '.join(names)}")
     elif value in names:
         file = _files(key)[value]
         refuse_bomb(read_text(file), file)
@@ -44,9 +44,24 @@ def check_override(word: str) -> None:
 def unknown_key(key: str) -> UserError:
     """The refusal of a key that the schema does not have, with the likely one."""
     plain = re.sub(r"\[\d+\]", "", key)
-    return UserError(
-        f"unknown configuration key {key!r}", f"{_meant(plain, schema_keys())}see `sphereml config show` for the keys"
-    )
+    return UserError(f"unknown configuration key {key!r}", f"{_meant(plain)}see `sphereml config show` for the keys")
+
+
+def _meant(key: str) -> str:
+    """The likely key: a close name in its own section, else its name in another one, else a close section.
+
+    OmegaConf names a key inside of a list without its section, so that a name alone is looked for everywhere.
+    """
+    keys = schema_keys()
+    section, _, name = key.rpartition(".")
+    elsewhere = [one for one in keys if one.rpartition(".")[2] == name]
+    if elsewhere and section not in keys:
+        return meant(key, elsewhere, 0.0)
+    names = {one.rpartition(".")[2]: one for one in reversed(keys) if not section or one.rpartition(".")[0] == section}
+    if close := get_close_matches(name, names, n=1, cutoff=0.6):
+        return f"did you mean {names[close[0]]}? or "
+    # Whole keys of one section are alike whatever their names.
+    return "" if section in keys else meant(key, keys, 0.8)
 
 
 def config_names() -> dict[str, list[str]]:
@@ -116,8 +131,3 @@ def _keys(kind: Any, prefix: str) -> Iterator[str]:
         for inner in (hints[item.name], *get_args(hints[item.name])):
             if is_dataclass(inner):
                 yield from _keys(inner, f"{prefix}{item.name}.")
-
-
-def _meant(word: str, known: tuple[str, ...] | list[str]) -> str:
-    close = get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}? or " if close else ""

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
 from itertools import product as combinations
@@ -24,7 +23,7 @@ import yaml
 from sphereml.config.bounds import refuse_bomb, refuse_special
 from sphereml.config.resources import resource_folder
 from sphereml.data.units import parse_unit
-from sphereml.errors import UserError
+from sphereml.errors import UserError, meant
 
 UNKNOWN = "unknown"
 # The file in the data folder that holds the checksums of those that came.
@@ -174,9 +173,7 @@ def find_products(names: Sequence[str], folder: Path | None = None) -> list[Prod
     known = sorted({product.name for product in products} | {product.manifest for product in products})
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=1, cutoff=0.6)
-            meant = f"did you mean {close[0]}? or " if close else ""
-            raise UserError(f"there is no product {name!r}", f"{meant}see `sphereml data list`")
+            raise UserError(f"there is no product {name!r}", f"{meant(name, known)}see `sphereml data list`")
     return [product for product in products if {product.name, product.manifest} & set(names)]
 
 

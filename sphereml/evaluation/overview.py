@@ -5,27 +5,26 @@ Figures are embedded, so nothing beside the page is needed.  The same store give
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from sphereml.data.split_files import Split
 from sphereml.data.whole_files import write_atomically
+from sphereml.evaluation.pages import embedded, open_environment
 from sphereml.evaluation.store_summary import StoreSummary, describe
-from sphereml.plotting.maps import ColourScale, intensity_scale, sky_map
-from sphereml.plotting.style import png
+from sphereml.plotting.colours import intensity_scale
+from sphereml.plotting.maps import class_map, sky_map, weight_map
+from sphereml.plotting.style import darken, few_colours, png
 from sphereml.plotting.velocity import mean_profile, value_histogram
 from sphereml.sky.grid import HealpixGrid
 
 _BINS = 80
-_PARTS = ColourScale("viridis", 0.0, 3.0, "linear")
+_PARTS = ("not used", "training", "validation", "test")
 
 
 def write_overview(summary: StoreSummary, page: Path, splits: Sequence[Split] = ()) -> Path:
@@ -40,8 +39,7 @@ def write_overview(summary: StoreSummary, page: Path, splits: Sequence[Split] = 
 
 def render(summary: StoreSummary, splits: Sequence[Split] = ()) -> str:
     """The page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("overview.html.j2").read_text())
+    template = open_environment().get_template("overview.html.j2")
     return template.render(
         title=summary.path.name,
         facts=[line.strip() for line in describe(summary)[1:]],
@@ -52,10 +50,7 @@ def render(summary: StoreSummary, splits: Sequence[Split] = ()) -> str:
 
 
 def _embed(figure: Figure, caption: str) -> dict[str, Any]:
-    content = png(figure, dpi=100)
-    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    source = "data:image/png;base64," + base64.b64encode(content).decode()
-    return {"source": source, "caption": caption, "width": width, "height": height}
+    return embedded(few_colours(png(figure, dpi=100)), few_colours(png(darken(figure), dpi=100))) | {"caption": caption}
 
 
 def _figures(summary: StoreSummary, splits: Sequence[Split]) -> list[tuple[Figure, str]]:
@@ -68,8 +63,9 @@ def _figures(summary: StoreSummary, splits: Sequence[Split]) -> list[tuple[Figur
         drawn.append((sky_map(values, name, unit), f"Channel {channel}: {name}."))
     drawn.append((sky_map(summary.target, "target", summary.units["target"]), "The target."))
     if summary.mask is not None:
-        mask = sky_map(summary.mask, "mask", "", ColourScale("gray", 0.0, 1.0))
-        drawn.append((mask, f"The mask (1 = keep) keeps {100 * summary.kept:.1f} % of the sky."))
+        drawn.append(
+            (weight_map(summary.mask, "mask"), f"The mask (1 = keep) keeps {100 * summary.kept:.1f} % of the sky.")
+        )
     drawn.append((_histogram(summary), "Values of the channels above, at the resolution of the maps above."))
     drawn += [(_split_map(split), _split_words(split)) for split in splits]
     return drawn
@@ -109,9 +105,9 @@ def _histogram(summary: StoreSummary) -> Figure:
 
 def _split_map(split: Split) -> Figure:
     step = max(1, split.grid.npix // HealpixGrid(128).npix)
-    return sky_map(split.parts[::step].astype(float), split.name, "", _PARTS)
+    return class_map(split.parts[::step].astype(float), _PARTS, split.name)
 
 
 def _split_words(split: Split) -> str:
     shares = ", ".join(f"{name} {100 * getattr(split, name).mean():.1f} %" for name in ("train", "validation", "test"))
-    return f"Split {split.name} (0 not used, 1 training, 2 validation, 3 test): {shares} of the sky."
+    return f"Split {split.name}: {shares} of the sky."

@@ -22,6 +22,7 @@ from sphereml.training.runs import Run
 
 STUDIES: dict[str, str] = {
     "maps": "sphereml.evaluation.maps.study:MapStudy",
+    "dust_paper": "sphereml.evaluation.paper.study:DustPaperStudy",
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
     "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
@@ -61,6 +62,10 @@ class Result(ABC):
         """Write the result into a folder; raises UserError when it cannot be written."""
         return write_atomically(Path(folder) / self.file, sealed_json(finite(self.content)))
 
+    def text(self) -> str:
+        """The result as JSON."""
+        return sealed_json(finite(self.content)).decode()
+
     def remember(self, folder: Path) -> None:
         """Take over what the result that ``folder`` already holds knows of the same runs, and this one does not."""
         return
@@ -79,8 +84,12 @@ class Result(ABC):
         """Draw what the result shows into ``folder/figures``; needs what only the study held, or saved, of maps."""
 
     @abstractmethod
-    def report(self, folder: Path) -> Path:
-        """Write ``folder/report.html`` from the files of the folder."""
+    def report(self, folder: Path, home: Path | None = None) -> Path:
+        """Write ``folder/report.html`` from the files of the folder.
+
+        Args:
+            home: where the page will stand, when ``folder`` is taken there; it links to files of both.
+        """
 
     @abstractmethod
     def table(self) -> None:

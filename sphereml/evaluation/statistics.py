@@ -70,15 +70,29 @@ def jackknife_error(samples: np.ndarray, size: np.ndarray | None = None) -> np.n
     Args:
         size: ``(g,)`` size of every group, in any unit; without it they are alike.
     """
-    full, left = samples[0], samples[1:]
+    left = samples[1:]
     if size is None:
         error: np.ndarray = np.sqrt((len(left) - 1) * left.var(axis=0))
         return error
+    deviation, weight = _deviations(samples, size)
+    return np.sqrt(np.mean(deviation**2 / (weight - 1), axis=0))
+
+
+def jackknife_covariance(samples: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Covariance ``(q, q)`` of q statistics from their samples ``(1 + g, q)``; its diagonal is the squared error."""
+    deviation, weight = _deviations(samples, size)
+    scaled = deviation / np.sqrt(weight - 1)
+    covariance: np.ndarray = scaled.T @ scaled / len(scaled)
+    return covariance
+
+
+def _deviations(samples: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``p_j - theta_J`` of every group ``(g, ...)`` and ``h_j`` in a shape that broadcasts with it."""
+    full, left = samples[0], samples[1:]
     weight = (size.sum() / size).reshape(-1, *[1] * (left.ndim - 1))
     # p_j - theta_J, a common theta taken away so that no digits are lost.
     pseudo = (weight - 1) * (full - left)
-    deviation = pseudo - np.sum((1 - 1 / weight) * (full - left), axis=0)
-    return np.sqrt(np.mean(deviation**2 / (weight - 1), axis=0))
+    return pseudo - np.sum((1 - 1 / weight) * (full - left), axis=0), weight
 
 
 def block_jackknife(values: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,7 @@ from sphereml.lensing.reconstruction import (
     noise_map,
 )
 from sphereml.lensing.sphere_filter import Say
+from sphereml.lensing.sphere_passes import SpherePasses
 from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.sky.grid import HealpixGrid
 
@@ -40,6 +41,8 @@ class EstimateSettings:
         lmin, lmax: of E and B; lmax 2 nside, but at most 3000, when None.
         lmax_kappa: highest L; lmax when None.
         lmin_b: B is used from here on; 0 where from lmin.
+        passes: above 1 the result is the most likely kappa after so many passes on delensed B (``sphere_passes``): its
+            response is what theory expects, its N0 the ``W (1 - W) C`` of a Wiener-filtered map of response W.
         pixel_window: whether the maps are averages over their pixels.
         tolerance: of the masked sky's filter.
         mean_field: number of simulations of it; 0 subtracts none.
@@ -59,6 +62,7 @@ class EstimateSettings:
     seed: int = 1
     folder: Path | None = None
     lmin_b: int = 0
+    passes: int = 1
 
     def reconstruction(
         self, npix: int, weights: np.ndarray | None, depth: np.ndarray | None, spectra: CmbSpectra
@@ -117,6 +121,8 @@ def estimate_kappa(
     """
     sky = observed.without_gaps()[0]
     chosen = settings.reconstruction(sky.maps.shape[-1], sky.weights, sky.depth, spectra)
+    if settings.passes > 1:
+        return _in_passes(SpherePasses(chosen, settings.passes - 1), sky.maps, settings, say)
     if settings.mean_field:
         field = Simulations(chosen, settings.seed, settings.folder).measure(settings.mean_field, say)
     else:
@@ -134,6 +140,17 @@ def estimate_kappa(
         field.count,
         {} if legs.filtered is None else legs.filtered.facts() | {"tolerance": chosen.tolerance},
     )
+
+
+def _in_passes(passes: SpherePasses, maps: np.ndarray, settings: EstimateSettings, say: Say | None) -> KappaEstimate:
+    if settings.mean_field:
+        raise UserError("a mean field of several passes", "leave out one of the two")
+    chosen, response = passes.first, passes.response
+    *_, (legs, kappa) = passes(maps, say)
+    power = chosen.spectra.kappa[: len(response)]
+    facts = {} if legs.filtered is None else legs.filtered.facts() | {"tolerance": chosen.tolerance}
+    n0 = response * (1 - response) * power
+    return KappaEstimate(kappa, n0, response, power, None, legs.wiener_e, chosen.weights(), 0, facts)
 
 
 def _assumed(chosen: SphereReconstruction) -> MeanField:

@@ -16,6 +16,7 @@ Conventions
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -64,11 +65,26 @@ class PatchBands:
         return self.modes.band_mean(power, self.bands).cpu().numpy()
 
 
+class PowerBands(Protocol):
+    """Bands of patches or of whole skies."""
+
+    @property
+    def bands(self) -> Bands: ...
+
+    @property
+    def edges(self) -> tuple[float, ...]: ...
+
+    @property
+    def centers(self) -> np.ndarray: ...
+
+    def average(self, curve: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class PatchPowers:
     """Auto power of an estimate, its cross power with the truth and the truth's own, each ``(patch, band)``."""
 
-    bands: PatchBands
+    bands: PowerBands
     auto: np.ndarray
     cross: np.ndarray
     truth: np.ndarray

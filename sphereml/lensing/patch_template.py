@@ -7,9 +7,11 @@ of :mod:`sphereml.lensing.lensed_b`: ``gradient`` for an observed, hence lensed 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from sphereml.harmonics.flat_polarization import FlatSky, resample
+from sphereml.lensing.lensed_b import Expansion
 from sphereml.simulate.flat_lensing import deflect
 
 
@@ -41,3 +43,21 @@ def remapped_b(sky: FlatSky, e: torch.Tensor, kappa: torch.Tensor) -> torch.Tens
     """Modes of the B of an unlensed E remapped by grad phi, to all orders."""
     lensed = deflect(sky, sky.to_qu(e, torch.zeros_like(e)), potential_modes(sky, kappa))
     return sky.to_eb(sky.to_modes(lensed.real), sky.to_modes(lensed.imag))[1]
+
+
+def template_qu(patch: FlatSky, kappa: np.ndarray, e: np.ndarray, expansion: Expansion = "gradient") -> np.ndarray:
+    """Q and U ``(2, n, n)`` float64 of the lensing B alone from images ``(n, n)`` of the most likely kappa and E.
+
+    Nothing is known beyond the patch: within some 20 arcmin of its edge too little B is made.
+    """
+    sky = patch.with_size(2 * patch.size)
+    kappa_modes, e_modes = (
+        torch.fft.rfft2(torch.from_numpy(image).double()[None], s=(sky.size, sky.size)) * sky.step**2
+        for image in (kappa, e)
+    )
+    if expansion == "gradient":
+        b = gradient_b(sky, sky.resampled(2 * sky.size), e_modes, kappa_modes)
+    else:
+        b = remapped_b(sky, e_modes, kappa_modes)
+    images = [sky.to_images(part)[0, : patch.size, : patch.size] for part in sky.to_qu(torch.zeros_like(b), b)]
+    return np.asarray(torch.stack(images).numpy())

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.transforms import synthesis
-from sphereml.lensing.full_sky import wiener_kappa
 from sphereml.lensing.iterated import delensed_bb
 from sphereml.lensing.lensed_b import lensed_b
 from sphereml.lensing.noise import NoiseModel, combined
@@ -29,10 +29,17 @@ class SpherePasses:
 
     Args:
         first: of EB and EE (``"MV"``).
+
+    Raises:
+        UserError: it is of another estimator.
     """
 
     first: SphereReconstruction
     count: int
+
+    def __post_init__(self) -> None:
+        if self.first.estimator != "MV":
+            raise UserError(f"passes after the estimator {self.first.estimator}", "begin with MV, EB and EE together")
 
     def __call__(self, maps: np.ndarray, say: Say | None = None) -> Iterator[tuple[Legs, np.ndarray]]:
         """Legs and Wiener-filtered kappa ``(alm_size(lmax_kappa),)`` of every pass, the first estimate before them.
@@ -42,8 +49,7 @@ class SpherePasses:
         """
         first = self.first
         legs = first.legs(maps, say=say)
-        ones = np.isfinite(first.n0).astype(np.float64)
-        kappa = wiener_kappa(first.estimate(legs), first.spectra.kappa[: len(ones)], first.n0, ones)
+        kappa = multiply(first.estimate(legs), self._power / (self._power + first.n0))
         yield legs, kappa
         wiener_e, start = legs.wiener_e, None
         for chosen, weights in self._passes:
@@ -54,14 +60,25 @@ class SpherePasses:
             kappa = kappa + multiply(chosen.estimate(legs), weights)
             yield legs, kappa
 
+    @property
+    def response(self) -> np.ndarray:
+        """What theory expects of the last kappa: ``<k' k> / <k k>``, ``(lmax_kappa + 1,)``, N0 being all its noise."""
+        left = 1 - self._power / (self._power + self.first.n0)
+        for _, weights in self._passes:
+            left = left * (1 - weights)
+        return np.asarray(1 - left)
+
+    @property
+    def _power(self) -> np.ndarray:
+        return self.first.spectra.kappa[: self.first.lmax_kappa + 1]
+
     @cached_property
     def _passes(self) -> list[tuple[SphereReconstruction, np.ndarray]]:
         """The reconstruction of every pass, by EB, and the weight of its estimate by L."""
         first, observation = self.first, self.first.observation
         theory = NoiseModel(first.spectra, observation, observation.lmax)
         noise = EXCESS * theory.minimum_variance()
-        power = first.spectra.kappa[: first.lmax_kappa + 1]
-        unknown = power / (1 + power / first.n0)
+        unknown = self._power / (1 + self._power / first.n0)
         made = []
         for _ in range(self.count):
             spectra = replace(first.spectra, bb_lensed=delensed_bb(theory, noise))

@@ -6,6 +6,7 @@ Every point is one test patch; above the 1:1 line the model wins.  Win counts ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def band_scatter(scores: Scores, baseline: str = "integrated") -> Figure:
     """
     bands = list(scores[baseline])
     colours = model_colours(scores)
-    figure = new_figure(4.7 * len(bands), 4.6)
+    figure = new_figure(4.3 * len(bands), 5.4)
     for axes, band in zip(np.atleast_1d(figure.subplots(1, len(bands))), bands, strict=True):
         reference = scores[baseline][band]
         others = {name: values[band] for name, values in scores.items() if name != baseline and band in values}
@@ -46,4 +47,26 @@ def _finish_panel(axes: Axes, band: str, baseline: str, values: np.ndarray) -> N
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=band)
     axes.set_xlabel(f"r of {baseline}")
     axes.set_ylabel("r of the model")
-    axes.legend(loc="lower right", title="wins", alignment="left", handletextpad=0.2, markerscale=1.6)
+    # Below the axes: anywhere inside it would hide points.
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.15), "ncols": 2, "columnspacing": 1.0}
+    axes.legend(title="patches won", alignment="left", handletextpad=0.2, markerscale=1.6, **where)
+
+
+@styled
+def latitude_points(latitude: Mapping[str, Any], band: str) -> Figure:
+    """Mean r of a band in bins of Galactic latitude, a point a model; ``latitude`` as in ``comparison.json``."""
+    figure = new_figure(5.8, 4.4)
+    axes = figure.subplots()
+    edges, models = np.asarray(latitude["edges"]), latitude["models"]
+    middles, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges).min()
+    for index, (name, colour) in enumerate(model_colours(models).items()):
+        values = [(one["mean"] or np.nan, one["sem"] or 0.0) for one in models[name].get(band, ())]
+        if values:
+            mean, sem = np.array(values).T
+            shift = width * 0.5 * ((index + 0.5) / len(models) - 0.5)
+            axes.errorbar(middles + shift, mean, sem, color=colour, marker="o", markersize=4, linestyle="", label=name)
+    for edge in edges:
+        axes.axvline(edge, color="#808080", linewidth=0.5, linestyle=":")
+    axes.set(xlabel="Galactic latitude |b| of the patch's centre [deg]", ylabel=f"mean {band}")
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    return figure

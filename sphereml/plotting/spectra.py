@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sphereml.plotting.style import BAND_SHADES, label_multipoles, model_colours, new_figure, styled, unit_label
 
@@ -26,7 +27,7 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
         curves: model -> (mean ``(n,)``, standard error ``(n,)`` or None).
         bands: name -> (lo, hi), shaded and named.
     """
-    figure = new_figure(7.2, 4.4)
+    figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
     _draw_curves(axes, ell, curves)
     label_multipoles(axes, ell)
@@ -35,8 +36,41 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(r"correlation with the target, $r(\ell)$")
     axes.set_title(title, pad=20 if bands else 8)
-    axes.legend(loc="best")
+    _legend_below(axes)
     return figure
+
+
+@styled
+def ratio_curves(ell: np.ndarray, curves: Curves, label: str, title: str = "") -> Figure:
+    """Ratios of every model against multipole, with their standard errors and a line at 1."""
+    figure = new_figure(5.8, 4.4)
+    axes = figure.subplots()
+    axes.axhline(1.0, color="#808080", linewidth=0.8)
+    _draw_curves(axes, ell, curves)
+    label_multipoles(axes, ell)
+    axes.set(ylabel=label, title=title)
+    _legend_below(axes)
+    return figure
+
+
+@styled
+def loss_curves(losses: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Figure:
+    """Loss by epoch: model -> ``train_loss`` (thin) and ``val_loss``, each with ``epoch`` from 1 and ``loss``."""
+    figure = new_figure(5.8, 4.4)
+    axes = figure.subplots()
+    for name, colour in model_colours(losses).items():
+        train, validation = losses[name]["train_loss"], losses[name]["val_loss"]
+        axes.plot(train["epoch"], train["loss"], color=colour, linewidth=0.8)
+        axes.plot(validation["epoch"], validation["loss"], color=colour, marker="o", markersize=3, label=name)
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_below(axes)
+    return figure
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where no curve runs."""
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
 
 
 @styled
@@ -49,7 +83,7 @@ def power_curves(
         ell: ``(n,)``; curves: name -> (C_l ``(n,)``, standard error or None), in ``unit`` squared.
         reference: the curve drawn black and dashed (the target, or the CMB).
     """
-    figure = new_figure(7.2, 4.4)
+    figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
     factor = np.asarray(ell) * (np.asarray(ell) + 1) / (2 * np.pi)
     scaled = {n: (factor * cl, None if sem is None else factor * sem) for n, (cl, sem) in curves.items()}
@@ -59,7 +93,7 @@ def power_curves(
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(rf"$\ell(\ell+1)\,C_\ell / 2\pi$  [({unit_label(unit)})$^2$]")
     axes.set_title(title, pad=20 if bands else 8)
-    axes.legend(loc="best")
+    _legend_below(axes)
     return figure
 
 

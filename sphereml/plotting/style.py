@@ -18,8 +18,10 @@ from typing import Any, ParamSpec
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 P = ParamSpec("P")
 
@@ -33,6 +35,7 @@ MODEL_COLOURS = {
 }
 OTHER_COLOURS = ("#009e73", "#8c564b", "#7f3c8d", "#b8a900", "#3969ac")
 MASKED_GREY = "#c9c9c9"
+CLASS_COLOURS = ("#d9d9d9", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
 BAND_SHADES = ("#f3f0e6", "#e6eef3", "#eef3e6")
 
 _UNIT_LABELS = {
@@ -81,9 +84,16 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return inner
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self, dpi=100)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of ``width`` x ``height`` inches on the Agg canvas."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
+    figure = ShownFigure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 
@@ -98,13 +108,66 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
 
 def write_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
     """Write a PNG through a temporary sibling, so that a reader never meets half a picture."""
-    path = Path(path)
+    return _write_bytes(Path(path), png(figure, dpi))
+
+
+def _write_bytes(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Named as data.whole_files names scratch files, which sweeps those of killed processes.
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.scratch")
-    temporary.write_bytes(png(figure, dpi))
+    temporary.write_bytes(content)
     temporary.replace(path)
     return path
+
+
+# Ink and paper of a figure on a dark page, by their colours on a light one.
+_ON_DARK = {
+    "#ffffff": "#16181b",
+    "#000000": "#e6e7e9",
+    "#555555": "#b9bdc4",
+    "#5f5f5f": "#a9adb3",
+    "#808080": "#a9adb3",
+    "#0072b2": "#3a86d4",
+    "#f3f0e6": "#2c2a22",
+    "#e6eef3": "#1f2a31",
+    "#eef3e6": "#262d20",
+}
+
+
+def darken(figure: Figure) -> Figure:
+    """The figure for a dark page: paper, ink and shades change in place, data keep their colours.
+
+    Labels that stand on data, with an outline, are left alone.
+    """
+    for artist in figure.findobj(lambda one: not one.get_path_effects()):
+        for name in ("color", "facecolor", "edgecolor"):
+            read, write = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
+            if read is not None and write is not None:
+                _exchange(read(), write)
+    return figure
+
+
+def _exchange(colour: Any, write: Callable[[Any], None]) -> None:
+    rows = to_rgba_array(colour)
+    found = [_ON_DARK.get(to_hex(row[:3])) for row in rows]
+    if len(rows) and any(found):
+        new = [to_rgba(dark, row[3]) if dark else tuple(row) for dark, row in zip(found, rows, strict=True)]
+        write(new if len(new) > 1 else new[0])
+
+
+def write_pair(figure: Figure, path: Path, dpi: int = 110) -> Path:
+    """Write a PNG for a light page, and one of the same name for a dark page into the folder ``dark`` beside it."""
+    _write_bytes(path, few_colours(png(figure, dpi)))
+    _write_bytes(path.parent / "dark" / path.name, few_colours(png(darken(figure), dpi)))
+    return path
+
+
+def few_colours(content: bytes) -> bytes:
+    """A PNG with 256 colours: a third of the bytes, which a page carries twice."""
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as drawn:
+        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
+    return stream.getvalue()
 
 
 def unit_label(unit: str) -> str:

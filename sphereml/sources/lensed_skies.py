@@ -146,7 +146,7 @@ class LensedSkies:
         path = self.folder / _CURVES
         if (kept := read_arrays(path)) is not None:
             return PassCurves(**kept)
-        drawn, top = self._draw(0), self.campaign.lmax_kappa
+        drawn, top = self.draw(0), self.campaign.lmax_kappa
         kappa = resize_alm(drawn.sky.kappa, top).astype(np.complex128)
         curves = measure_curves(self.model, drawn.legs, kappa, drawn.b, self.campaign.passes)
         write_arrays(path, vars(curves))
@@ -155,7 +155,7 @@ class LensedSkies:
     def simulate(self, number: int, spectra: CmbSpectra | None = None) -> Sky:
         """A sky of the fiducial spectra or of others, whose features are those of the fiducial filters all the same."""
         campaign, features = self.campaign, self.features
-        drawn = self._draw(number, spectra)
+        drawn = self.draw(number, spectra)
         truth = (drawn.sky.kappa, campaign.lmax_kappa), (drawn.sky.e, campaign.lmax_eb)
         targets = [synthesis(resize_alm(alm, top).astype(complex), campaign.nside, top) for alm, top in truth]
         return Sky(
@@ -167,11 +167,8 @@ class LensedSkies:
             provenance={"kind": "lensing, sphere", "files": campaign.name, "seed": [campaign.seed, number]},
         )
 
-    def lensed_b(self, number: int, spectra: CmbSpectra | None = None) -> np.ndarray:
-        """The true lensed B of a sky, a_lm up to ``lmax_eb``."""
-        return self._draw(number, spectra).b
-
-    def _draw(self, number: int, spectra: CmbSpectra | None = None) -> DrawnSky:
+    def draw(self, number: int, spectra: CmbSpectra | None = None) -> DrawnSky:
+        """The realization of a sky with its noise; see :meth:`simulate`."""
         campaign, lmax, ee = self.campaign, self.campaign.lmax_eb, self.spectra.ee_lensed
         sky = draw_sky(spectra or self.spectra, campaign.lmax, (campaign.seed, number))
         # Rings enough that what lies between lmax_eb and lmax (and somewhat more) does not alias below lmax_eb.

@@ -9,18 +9,20 @@ the column) or ``profile`` (that and ``I_v / sum_v I_v``); the last two are clip
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply, scale_windows
 from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sources.sky_source import SkyColumns
 from sphereml.tasks.maps import MapScaling, MapTask, named, refuse_other_fields, single, standardization
 
 # Below this share of the mean, a column or a sum of channels is noise: profiles are taken relative to the floor.
@@ -85,6 +87,11 @@ class GasTask(MapTask):
             column(self.sky)
         if self.features == "moments" and (self.sky.velocity is None or len(self.sky.velocity) < 2):
             raise UserError("the sky has no velocities, and so no moments", "choose model.inputs=channels")
+
+    def column_reader(self, sky: ReadableSky, scaling: Any) -> Callable[[np.ndarray], SkyColumns]:
+        if self.features == "scales":  # of the whole sky
+            return self.columns(sky.whole(), scaling).at
+        return super().column_reader(sky, scaling)
 
     def gas_statistics(self) -> dict[str, Any]:
         """The entries of a scaling that say how the gas is seen."""

@@ -24,6 +24,7 @@ from sphereml.config.tasks import SCHEMAS
 from sphereml.data.store import Sky
 from sphereml.domains import HealpixSky
 from sphereml.domains.channels import Channels
+from sphereml.lensing.observation import Observation
 from sphereml.models.networks import Network, build
 from sphereml.simulate.cmb_spectra import CmbSpectra
 from sphereml.sky.fields import Field, count_columns
@@ -71,20 +72,27 @@ class SphereLensingTask(MapTask):
     def settings(self) -> LensingConfig:
         return self.config.lensing
 
+    @property
+    def spectra(self) -> CmbSpectra:
+        return self.skies.spectra
+
+    @property
+    def observation(self) -> Observation:
+        return self.skies.observation
+
     @cached_property
     def sky(self) -> Sky:
         """The first sky that tests."""
-        return self.part("test", whole=1)[0]
+        return self.numbered(sky_split(self.settings)["test"][0])
 
     @property
     def outputs(self) -> tuple[Field, ...]:
         return tuple(TARGETS[name] for name in self.settings.outputs)
 
-    def part(self, part: Part, whole: int) -> list[Sky]:
-        """The first skies of a part, made where they are not there."""
-        numbers = sky_split(self.settings)[part][:whole]
-        self._prepare(numbers)
-        return [self.skies.sky(number) for number in numbers]
+    def numbered(self, number: int) -> Sky:
+        """A whole sky of the campaign, made where it is not there."""
+        self._prepare([number])
+        return self.skies.sky(number)
 
     def stored(self, part: Part) -> list[StoredSky]:
         """All skies of a part, to be read by tiles; made where they are not there."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.cross_fit.result import CrossFitResult
-from sphereml.evaluation.pages import number, picture
+from sphereml.evaluation.pages import open_environment, picture
+from sphereml.evaluation.terminal_tables import open_console
 
 
 def write_cross_fit_report(result: CrossFitResult, folder: Path) -> Path:
     """Write ``folder/report.html``; raises UserError when the figure is missing."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+    template = open_environment().get_template("cross_fit/report.html.j2")
     rows = result.rows()
     page = template.render(
-        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         content=result.content,
         rows=rows,
         coverage=result.coverage_rows(),
@@ -35,7 +29,7 @@ def write_cross_fit_report(result: CrossFitResult, folder: Path) -> Path:
 
 def print_tables(result: CrossFitResult) -> None:
     """The leak by model, strength and band with both kinds side by side, then the coverage of the errors."""
-    console = Console(width=None if Console().is_terminal else 140)
+    console = open_console()
     if rows := result.rows():
         console.print(_leak_table(rows))
     if covered := result.coverage_rows():

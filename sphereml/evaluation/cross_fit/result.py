@@ -46,12 +46,12 @@ class CrossFitResult(Result):
 
     def figures(self, folder: Path) -> list[Path]:
         from sphereml.plotting.leak import transfer_curves
-        from sphereml.plotting.style import write_png
+        from sphereml.plotting.style import write_pair
 
         models = {name: entry for name, entry in self.content["models"].items() if "leak" in entry}
-        return [write_png(transfer_curves(models), folder / "figures" / "transfer.png")] if models else []
+        return [write_pair(transfer_curves(models), folder / "figures" / "transfer.png")] if models else []
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.cross_fit.report import write_cross_fit_report
 
         return write_cross_fit_report(self, folder)

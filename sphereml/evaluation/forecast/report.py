@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.forecast.result import ForecastResult
-from sphereml.evaluation.pages import number, picture
+from sphereml.evaluation.pages import open_environment, picture
+from sphereml.evaluation.terminal_tables import open_console
 
 
 def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
     """Write ``folder/report.html``; raises UserError when a figure is missing."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+    template = open_environment().get_template("forecast/report.html.j2")
     surveys = result.content["surveys"]
     pictures = {name: picture(folder / "figures" / f"r_{name}.png", result.remake) for name in surveys}
-    style = Markup(files("sphereml.evaluation").joinpath("report.css").read_text())
-    page = template.render(style=style, content=result.content, rows=result.rows(), pictures=pictures)
+    page = template.render(content=result.content, rows=result.rows(), pictures=pictures)
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -41,7 +35,7 @@ def print_table(result: ForecastResult) -> None:
             f"{row['bias_with_uncertainty']:.4f} ({row['error_with_uncertainty']:.4f})",
             f"{row['sigma_with_uncertainty']:.4f}",
         )
-    console = Console(width=None if Console().is_terminal else 140)
+    console = open_console()
     console.print(table)
     for note in result.content["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)

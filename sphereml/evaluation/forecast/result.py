@@ -38,12 +38,12 @@ class ForecastResult(Result):
 
     def figures(self, folder: Path) -> list[Path]:
         from sphereml.plotting.forecast import ratio_biases
-        from sphereml.plotting.style import write_png
+        from sphereml.plotting.style import write_pair
 
         surveys = self.content["surveys"].items()
-        return [write_png(ratio_biases(name, entry), folder / "figures" / f"r_{name}.png") for name, entry in surveys]
+        return [write_pair(ratio_biases(name, entry), folder / "figures" / f"r_{name}.png") for name, entry in surveys]
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.forecast.report import write_forecast_report
 
         return write_forecast_report(self, folder)

@@ -16,7 +16,6 @@ from sphereml.evaluation.lensing.noise import (
     goal_ratio,
     noise,
     noise_ratio,
-    patch_bands,
     residual,
     response,
 )
@@ -29,7 +28,7 @@ from sphereml.lensing.noise import NoiseModel, combined
 def main_part(study: Setting) -> dict[str, Any]:
     theory, iteration = theory_curves(study)
     content: dict[str, Any] = {
-        "experiment": _experiment(study),
+        "experiment": study.described(),
         "bands": {"edges": list(study.bands.edges), "ell": study.bands.centers.tolist()},
         "theory": theory,
         "iteration": iteration,
@@ -47,17 +46,6 @@ def main_part(study: Setting) -> dict[str, Any]:
         for called, names in study.ensembles.items()
     }
     return content
-
-
-def _experiment(study: Setting) -> dict[str, Any]:
-    config = study.config
-    lensing, patches = config.lensing, config.patches
-    return {
-        "name": config.name, "simulator": lensing.simulator, "noise": lensing.noise, "beam": lensing.beam,
-        "taper": lensing.taper, "size": patches.size, "pixel_arcmin": patches.pixel_arcmin,
-        "degrees": study.task.patch.extent, "patches": len(study.test.groups),
-        "seed": config.evaluation.seed, "lmin": lensing.lmin, "lmax_eb": lensing.lmax_eb, "reference": study.reference,
-    }  # fmt: skip
 
 
 def theory_curves(study: Setting) -> tuple[dict[str, Any], str]:
@@ -127,7 +115,7 @@ def _facts(study: Setting, name: str) -> dict[str, Any]:
 
 
 def _e_spectra(study: Setting) -> dict[str, Any]:
-    bands, judged = patch_bands(study.task, "e"), study.judge("e")
+    bands, judged = study.output_bands("e"), study.judge("e")
     models = {
         name: {
             "auto": part.means[1][0, 0].tolist(), "truth": part.means[1][0, 2].tolist(),
@@ -150,14 +138,14 @@ def setting_entry(study: Setting) -> dict[str, Any]:
     }
     config = study.config
     return {
-        "degrees": study.task.patch.extent, "size": config.patches.size,
+        "degrees": study.extent, "size": config.patches.size,
         "noise_level": config.lensing.noise, "networks": list(study.runs), "reference": study.reference,
         "bands": {"edges": list(study.bands.edges), "ell": study.bands.centers.tolist()}, "models": models,
     }  # fmt: skip
 
 
 def omega_c_entry(study: Setting) -> dict[str, Any]:
-    fits = study.density_fits()
+    fits = study.fiducials.density_fits()
     first = next(iter(fits.values()))
     models = {name: fit.to_json() for name, fit in fits.items()}
     return {"grid": first.grid[::4].tolist(), "fiducial": first.fiducial, "models": models}
@@ -165,15 +153,7 @@ def omega_c_entry(study: Setting) -> dict[str, Any]:
 
 def notes_of(main: Setting, studies: Sequence[Setting], content: dict[str, Any], skip: Collection[str]) -> list[str]:
     """What a reader must know to trust the numbers."""
-    count = len(main.test.groups)
-    notes = [
-        f"{count} test patches, drawn from seeds (or skies) that no training saw; R, the mean fields and the debiasing "
-        "N_L come from as many validation patches.",
-        "All spectra are taken under the patch's mask. The naive QE's image already falls off as the mask squared and "
-        "is not multiplied again; its response takes that up.",
-        "N_L is the paper's proxy <auto>/R^2 - C^kk: on lensed skies it holds N1 and higher terms beside N0. Compare "
-        "proxy with proxy.",
-    ]
+    notes = main.notes()
     if "over_n0" in content["models"].get("qe_eb", {}):
         excess = content["models"]["qe_eb"]["over_n0"]
         shown = ", ".join(f"{r:.2f} at L = {ell:.0f}" for ell, r in zip(content["bands"]["ell"], excess, strict=True))
@@ -181,17 +161,19 @@ def notes_of(main: Setting, studies: Sequence[Setting], content: dict[str, Any],
         known = (lensing.noise, lensing.beam) == (1.0, 1.0)
         whole = " (1.47 to 1.08 from L = 100 to 2000 on whole skies)" if known else ""
         notes.append(f"The fair EB's proxy over its N0: {shown}{whole}.")
-    if len({study.task.patch.extent for study in studies}) < 2:
+    patches = "degrees" in content["experiment"]
+    if patches and len({study.extent for study in studies}) < 2:
         notes.append("Patch sizes (fig. 12): all runs are of one size, so there is nothing to compare; add runs of "
                      "1.25, 2.5 and 5 degrees.")  # fmt: skip
-    if main.config.lensing.simulator == "flat" and len(np.unique(main.test.groups)) == count:
+    count = len(main.test.groups)
+    if patches and main.config.lensing.simulator == "flat" and len(np.unique(main.test.groups)) == count:
         notes.append("Errors take patches for independent: they are cut from fewer than 20 drawn skies, and those side "
                      "by side share waves longer than a patch.")  # fmt: skip
     if not main.ensembles:
         notes.append("Seeds (eq. 18): no two runs differ in training.seed alone, so there is no spread.")
     if "N0_iterated" not in content["theory"]:
         notes.append(f"No iterated N0: {content['iteration']}.")
-    if main.config.lensing.simulator == "curved" and not {"nulls", "omega_c"} <= set(skip):
+    if patches and main.config.lensing.simulator == "curved" and not {"nulls", "omega_c"} <= set(skip):
         notes.append("Gaussian skies and other cosmologies are drawn on a flat sky; the runs' own patches are curved.")
     notes += [f"Not measured: {name}." for name in skip]
     return notes

@@ -19,7 +19,7 @@ from sphereml.evaluation.lensing.labels import model_lines, theory_labels
 from sphereml.evaluation.lensing.noise import GOAL
 from sphereml.evaluation.lensing.sentences import Sentences, floats
 from sphereml.plotting import lensing as plots
-from sphereml.plotting.style import write_png
+from sphereml.plotting.style import write_pair
 
 _SKIES = {"unlensed": "polarization before lensing", "gaussian": "Gaussian, with lensed spectra"}
 _SKY_LINES = {"unlensed": "-", "gaussian": "--"}
@@ -46,11 +46,11 @@ def draw_figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
         what = f"{folder / 'kappa_maps.npz'} is missing or damaged"
         raise UserError(what, "run `sphereml study lensing` again") from None
     figures = folder / "figures"
-    for old in figures.glob("*.png"):
+    for old in (*figures.glob("*.png"), *figures.glob("dark/*.png")):
         old.unlink()
     drawn = list(LensingFigures(content, maps).all())
     captions = {item.name: {"title": item.title, "paper": item.paper, "ours": item.ours} for item in drawn}
-    paths = [write_png(item.figure, figures / f"{item.name}.png", dpi=110) for item in drawn]
+    paths = [write_pair(item.figure, figures / f"{item.name}.png") for item in drawn]
     write_atomically(figures / "captions.json", sealed_json(captions))
     return paths
 
@@ -69,8 +69,9 @@ class LensingFigures:
         yield Drawn("noise", self._noise(), "Reconstruction noise (fig. 9)", paper["iterated"], words.noise())
         yield Drawn("ratio", self._ratio(), "Noise against the quadratic estimator's", paper["noise"], words.ratio())
         yield Drawn("spectra", self._spectra(), "Spectra and residuals (fig. 8)", paper["spectra"], words.spectra())
-        yield Drawn("scatter", self._scatter(), "Scatter of the debiased spectrum (fig. 10)", paper["scatter"],
-                    words.scatter())  # fmt: skip
+        if "degrees" in self.content["experiment"]:
+            yield Drawn("scatter", self._scatter(), "Scatter of the debiased spectrum (fig. 10)", paper["scatter"],
+                        words.scatter())  # fmt: skip
         if "nulls" in self.content:
             yield Drawn("nulls", self._nulls(), "Null tests (eq. 14, fig. 11)", paper["nulls"], words.nulls())
             yield Drawn("nulls_auto", self._null_autos(), "Power where nothing is lensed", paper["nulls"],

@@ -21,6 +21,13 @@ _THEORY_LINES = {
 }
 
 
+def sample(experiment: Mapping[str, Any]) -> str:
+    """What was measured on: patches, or whole skies."""
+    if "degrees" in experiment:
+        return f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
+    return f"{experiment['patches']} whole test sky (or skies) of Nside {experiment['nside']}"
+
+
 def theory_lines(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Heads of the theory's columns, of the curves that a result holds."""
     return {key: lines for key, lines in _THEORY_LINES.items() if key in content["theory"]}

@@ -36,7 +36,7 @@ from sphereml.sky.plane import SquareGrid
 from sphereml.tasks.lensing import LensingTask
 from sphereml.tasks.lensing_features import LMAX_KAPPA
 
-_EDGES = (100, 200, 300, 400, 500, 650, 800, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 3500, 4000)
+EDGES = (100, 200, 300, 400, 500, 650, 800, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 3500, 4000)
 # Where the goal is set: N_L(network) at most half of N_L(QE).
 GOAL = (300.0, 2000.0)
 GOAL_SPAN = f"{GOAL[0]:g} < L < {GOAL[1]:g}"
@@ -48,8 +48,8 @@ def wide_bands(fundamental: float, top: float) -> Bands:
     Raises:
         UserError: there is none.
     """
-    edges = [float(_EDGES[0])]
-    for edge in (edge for edge in _EDGES[1:] if edge <= top):
+    edges = [float(EDGES[0])]
+    for edge in (edge for edge in EDGES[1:] if edge <= top):
         if edge - edges[-1] >= fundamental * (1 - 1e-6):
             edges.append(float(edge))
     return Bands.edges(*edges)

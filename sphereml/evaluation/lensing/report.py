@@ -6,27 +6,25 @@ It shows a result with ``figures/*.png`` and ``figures/captions.json`` of its fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.results import LensingResult
 from sphereml.evaluation.lensing.sentences import spelt_fit
-from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
+from sphereml.evaluation.pages import ABSENT, facts, is_finite, links, number, open_environment, picture
 from sphereml.evaluation.protocol import read_json
 
 _REMAKE = LensingResult.remake
 _UNIT = 1e-8
 
 
-def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
+def write_lensing_report(content: Mapping[str, Any], folder: Path, home: Path | None = None) -> Path:
     """Write ``folder/report.html``.
 
     Raises:
@@ -35,24 +33,31 @@ def write_lensing_report(content: Mapping[str, Any], folder: Path) -> Path:
     path = folder / "figures" / "captions.json"
     captions = read_json(path, _REMAKE)
     figures = [picture(folder / "figures" / f"{name}.png", _REMAKE) | texts for name, texts in captions.items()]
-    return write_atomically(folder / "report.html", render(content, figures).encode())
+    names = [
+        "lensing.json",
+        *(f"{model['run']}/config.json" for model in content["models"].values() if model.get("run")),
+    ]
+    return write_atomically(
+        folder / "report.html", render(content, figures, links((folder, home or folder), names)).encode()
+    )
 
 
-def render(content: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
-    """The page as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(with_error=_with_error, number=number, fit=spelt_fit, probability=_probability)
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+def render(content: Mapping[str, Any], figures: list[dict[str, Any]], found: Mapping[str, str]) -> str:
+    """The page as text; ``found`` are files beside it that it links to, by name."""
+    filters: dict[str, Callable[..., Any]] = {"with_error": _with_error, "fit": spelt_fit, "probability": _probability}
+    template = open_environment(**filters).get_template("lensing/report.html.j2")
     short = {name: " ".join(model_lines(name, model["label"])) for name, model in content["models"].items()}
     return template.render(
-        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         content=content,
+        sample=sample(content["experiment"]),
         tables=_tables(content, short),
         short=short,
         goal_span=GOAL_SPAN,
         networks={name: model for name, model in content["models"].items() if model["kind"] != "quadratic"},
         quadratic={name: model for name, model in content["models"].items() if model["kind"] == "quadratic"},
         figures=figures,
+        found=found,
+        done=facts(content.get("provenance")),
     )
 
 
@@ -78,7 +83,8 @@ def _tables(
     for what, found in content.get("responses", {}).items():
         slopes = {name: _column({"value": one["slope"], "error": one["error"]}) for name, one in found.items()}
         tables.append((f"Slope of recovered over true power, {what}", short, slopes))
-    return [(*table, _spans(content["bands"])) for table in tables] + _templates(content.get("delensing"), short)
+    whole = [(*table, _spans(content["bands"])) for table in tables] + _templates(content.get("delensing"), short)
+    return whole + _latitudes(content.get("latitude"), short)
 
 
 def _templates(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> list[Any]:
@@ -96,6 +102,14 @@ def _templates(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> lis
         (f"Left, over that of {short[found['reference']]}", heads, columns("ratio"), _spans(found["bands"])),
         (f"Correlation of the {low}", heads, follows, ["with lensing B", "with another B"]),
     ]
+
+
+def _latitudes(found: Mapping[str, Any] | None, short: Mapping[str, str]) -> list[Any]:
+    """Squared errors of kappa over the Wiener-filtered estimator's, by absolute latitude."""
+    if not found:
+        return []
+    columns = {name: _column(model) for name, model in found["models"].items()}
+    return [("Squared error of kappa by |latitude|, over the first pass's", short, columns, _spans(found))]
 
 
 def _spans(bands: Mapping[str, Any]) -> list[str]:

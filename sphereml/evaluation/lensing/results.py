@@ -3,7 +3,8 @@
 Schema (lists hold one value a band of L unless said otherwise; no number is infinite, what is not known is null;
 ``M`` = ``{"value": [...], "error": [...]}``):
 
-* ``experiment``: name, simulator, noise, beam, taper, size, pixel_arcmin, degrees, patches (of the test), seed.
+* ``experiment``: name, simulator, noise, beam, taper, size, pixel_arcmin, degrees, patches (of the test), seed; of
+  whole skies ``nside``, ``passes`` and, as patches, their number.
 * ``bands``: ``edges``, ``ell`` (mean L of the modes).
 * ``theory``: ``kappa`` (C_L^kk), ``N0_EB``, ``N0_MV``, ``N0_iterated`` in the bands.
 * ``iteration``: the convention of ``N0_iterated`` (see :mod:`~sphereml.lensing.iterated`), or why there is none.
@@ -23,6 +24,8 @@ Schema (lists hold one value a band of L unless said otherwise; no number is inf
 * ``responses``: by what is varied (``A_lens``, ``omega_c``) and name ``slope``, ``error`` and ``collapsed`` (bool).
 * ``delensing``: ``bands`` of B, ``cut`` (ell), ``reference``, and in ``models`` by name (``truth``: the true kappa) M
   ``left``, ``ratio`` (a band of B each) and, of the one band below the cut, M ``follows_lensing``, ``follows_other``.
+* ``latitude`` (whole skies): ``edges`` of |b| in degrees, and in ``models`` by name M, the squared error of kappa over
+  that of the Wiener-filtered first pass.
 * ``patch_sizes``: a list of settings: ``degrees``, ``size``, ``noise_level``, ``bands``, ``models`` (M ``noise``,
   ``correlation``, ``ratio``).
 * ``paper``, ``notes``: sentences.
@@ -60,12 +63,7 @@ class LensingResult(Result):
         return super().save(folder)
 
     def _maps(self, setting: Setting) -> bytes:
-        test = setting.test
-        maps = {"truth": test.truth["kappa"].numpy()}
-        for name in setting.runs:
-            maps[name] = test.images[name]["kappa"].numpy()
-            if "uncertainty" in self.content:
-                maps[f"{name}_sigma"] = setting.sigma(name).numpy()
+        maps = setting.maps("uncertainty" in self.content)
         stream = io.BytesIO()
         np.savez_compressed(stream, **maps)  # type: ignore[arg-type]
         return stream.getvalue()
@@ -75,10 +73,10 @@ class LensingResult(Result):
 
         return draw_figures(self.content, folder)
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.lensing.report import write_lensing_report
 
-        return write_lensing_report(self.content, folder)
+        return write_lensing_report(self.content, folder, home)
 
     def table(self) -> None:
         from sphereml.evaluation.lensing.table import lensing_table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,15 @@ class Sentences:
                 f"{label}: its template leaves {_span(floats(model['left']['value']))} of the lensing B; at ell < "
                 f"{found['cut']} its correlation with that is {lensing}, with another B {other}."
             )
+        return "\n".join(parts)
+
+    def latitude(self) -> str:
+        """Squared errors by latitude."""
+        found, parts = self.content["latitude"], []
+        belts = ", ".join(f"{low}-{high}" for low, high in pairwise(found["edges"]))
+        for name, model in found["models"].items():
+            values = " ".join(f"{value:.3f}" for value in model["value"])
+            parts.append(f"{self.label(name)}: squared error over the first pass's at |b| = {belts}: {values}.")
         return "\n".join(parts)
 
     def maps(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,17 +18,14 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, wiener_weights
 from sphereml.evaluation.lensing.estimates import Estimates, NetworkEstimate, QuadraticEstimate
-from sphereml.evaluation.lensing.matter_density import SHIFT, DensityFit
+from sphereml.evaluation.lensing.fiducials import Fiducials
 from sphereml.evaluation.lensing.noise import Judged, patch_bands
 from sphereml.evaluation.lensing.nulls import NullTest, null_test
-from sphereml.evaluation.lensing.responses import A_LENS, response_slope
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
-from sphereml.evaluation.response import Response
 from sphereml.evaluation.run_groups import same_but_seed
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
-from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
 from sphereml.training.predictor import Predictor
 from sphereml.training.runs import Run
@@ -49,7 +46,7 @@ def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
         if "kappa" not in config.lensing.outputs:
             raise UserError(f"the run in {run.folder} predicts no kappa", "name runs of lensing with kappa in outputs")
         lensing = asdict(config.lensing) | {"loss": "", "outputs": [], "passes": 1}
-        groups.setdefault(repr((config.patches, lensing)), []).append(run)
+        groups.setdefault(repr((config.model.domain, config.patches, lensing)), []).append(run)
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].config.patches.size))
 
 
@@ -59,6 +56,7 @@ class Setting:
 
     runs: dict[str, Run]
     options: StudyOptions = field(default_factory=StudyOptions)
+    sections: ClassVar[tuple[str, ...]] = ("nulls", "omega_c", "uncertainty", "responses", "delensing")
 
     def say(self, line: str) -> None:
         self.options.say(line)
@@ -136,7 +134,7 @@ class Setting:
 
     @cached_property
     def test(self) -> Reconstructions:
-        return self._cleaned("test", self.sets.part("test"))
+        return self.cleaned("test", self.sets.part("test"))
 
     @cached_property
     def _mean_fields(self) -> dict[str, torch.Tensor]:
@@ -146,19 +144,57 @@ class Setting:
     def _mean_fields_of_others(self) -> dict[str, torch.Tensor]:
         return self._raw_validation.mean_fields_of_others(self.quadratic)
 
-    def _cleaned(self, what: str, patches: PatchSet) -> Reconstructions:
+    def cleaned(self, what: str, patches: PatchSet) -> Reconstructions:
         """Less the mean fields, each patch without its own share (or that of its like, of the same phases)."""
         related = patches.stream == "validation" and self.config.lensing.simulator == "flat"
         return self._reconstruct(what, patches).without(self._mean_fields_of_others if related else self._mean_fields)
 
+    @property
+    def extent(self) -> float:
+        """Degrees a side."""
+        return self.task.patch.extent
+
+    def described(self) -> dict[str, Any]:
+        """The entry ``experiment`` of the result."""
+        lensing, patches = self.config.lensing, self.config.patches
+        return {
+            "name": self.config.name, "simulator": lensing.simulator, "noise": lensing.noise, "beam": lensing.beam,
+            "taper": lensing.taper, "size": patches.size, "pixel_arcmin": patches.pixel_arcmin,
+            "degrees": self.extent, "patches": len(self.test.groups), "seed": self.config.evaluation.seed,
+            "lmin": lensing.lmin, "lmax_eb": lensing.lmax_eb, "reference": self.reference,
+        }  # fmt: skip
+
     @cached_property
     def bands(self) -> PatchBands:
         """Of kappa."""
-        return patch_bands(self.task)
+        return self.output_bands("kappa")
+
+    def output_bands(self, output: str) -> PatchBands:
+        return patch_bands(self.task, output)
+
+    def notes(self) -> list[str]:
+        """What a reader must know of the measurement."""
+        return [
+            f"{len(self.test.groups)} test patches, drawn from seeds (or skies) that no training saw; R, the mean "
+            "fields and the debiasing N_L come from as many validation patches.",
+            "All spectra are taken under the patch's mask. The naive QE's image already falls off as the mask squared "
+            "and is not multiplied again; its response takes that up.",
+            "N_L is the paper's proxy <auto>/R^2 - C^kk: on lensed skies it holds N1 and higher terms beside N0. "
+            "Compare proxy with proxy.",
+        ]
+
+    def maps(self, uncertain: bool) -> dict[str, np.ndarray]:
+        """Truth, predictions and, if asked for, their sigma on the test patches."""
+        maps = {"truth": self.test.truth["kappa"].numpy()}
+        for name in self.runs:
+            maps[name] = self.test.images[name]["kappa"].numpy()
+            if uncertain:
+                maps[f"{name}_sigma"] = self.sigma(name).numpy()
+        return maps
 
     def powers(self, made: Reconstructions, output: str = "kappa") -> dict[str, PatchPowers]:
         """Of every estimate that has this output."""
-        bands = self.bands if output == "kappa" else patch_bands(self.task, output)
+        bands = self.bands if output == "kappa" else self.output_bands(output)
         truth = made.truth[output]
         images = {name: maps[output] for name, maps in made.images.items() if output in maps}
         return {name: PatchPowers.measure(bands, image, truth) for name, image in images.items()}
@@ -193,80 +229,15 @@ class Setting:
         return {
             sky: {
                 name: null_test(powers, self.judged[name], patches.groups)
-                for name, powers in self.powers(self._cleaned(sky, patches)).items()
+                for name, powers in self.powers(self.cleaned(sky, patches)).items()
             }
             for sky, patches in sets.items()
         }
 
-    def density_fits(self) -> dict[str, DensityFit]:
-        """Of omega_c, by name; ``truth`` is what the true maps would say."""
-        theory = {omega: self.bands.average(found.kappa) for omega, found in self._omega_spectra.items()}
-        validation, test = self._omega_powers["validation"], self._omega_powers["test"]
-        simulated = sorted(test)
-        names = validation[simulated[1]]
-        return {
-            name: DensityFit(_of(validation, name), _of(test, name), theory, simulated[1], self._drawn_groups)
-            for name in names
-        }
-
-    @property
-    def _drawn_groups(self) -> np.ndarray:
-        return self.sets.of("test", self.task.drawn()).groups
-
     @cached_property
-    def _omega_spectra(self) -> dict[float, CmbSpectra]:
-        """By omega_c, of which the outermost two are not simulated."""
-        fiducial = self.config.lensing.cosmology.omch2
-        return {round(fiducial + step * SHIFT, 6): self._spectra(step * SHIFT) for step in (-2, -1, 0, 1, 2)}
-
-    @cached_property
-    def _omega_powers(self) -> dict[str, dict[float, dict[str, PatchPowers]]]:
-        """By part, omega_c of the patches and name."""
-        simulated = sorted(self._omega_spectra)[1:-1]
-        return {
-            part: {omega: self._shifted(part, omega, self._omega_spectra[omega]) for omega in simulated}
-            for part in ("validation", "test")
-        }
-
-    @cached_property
-    def _lens_powers(self) -> dict[float, dict[str, PatchPowers]]:
-        """By A_lens of test patches, whose potential's power is so many times the fiducial one, and name."""
-        spectra, found = self.task.spectra, {}
-        for strength in A_LENS:
-            if strength == 1 and self.config.lensing.simulator == "flat":
-                found[strength] = self.powers(self.test)
-                continue
-            patches = self.sets.of("test", self.task.drawn(replace(spectra, potential=strength * spectra.potential)))
-            found[strength] = self.powers(self._cleaned(f"test, A_lens = {strength:g}", patches))
-        return found
-
-    def responses(self, omega_c: bool = True) -> dict[str, dict[str, Response]]:
-        """Slope of recovered against true power of kappa, by what is varied (A_lens, and omega_c) and name."""
-        varied = {"A_lens": self._lens_powers} | ({"omega_c": self._omega_powers["test"]} if omega_c else {})
-        return {
-            what: {
-                name: response_slope(_of(powers, name), judged.response, self._drawn_groups)
-                for name, judged in self.judged.items()
-            }
-            for what, powers in varied.items()
-        }
-
-    def _spectra(self, step: float) -> CmbSpectra:
-        """Of an omega_c that is so much larger."""
-        lensing = self.config.lensing
-        moved = replace(lensing.cosmology, omch2=round(lensing.cosmology.omch2 + step, 6))
-        self.say(f"CAMB's spectra of omega_c = {moved.omch2:.4f}")
-        return load_spectra(lensing.spectra_lmax, moved)
-
-    def _shifted(self, part: str, omega: float, spectra: CmbSpectra) -> dict[str, PatchPowers]:
-        """Powers of patches of another cosmology, and of their truth; the filters stay fiducial."""
-        if omega == self.config.lensing.cosmology.omch2 and self.config.lensing.simulator == "flat":
-            powers = self.powers(self.validation if part == "validation" else self.test)
-        else:
-            patches = self.sets.of(part, self.task.drawn(spectra))
-            powers = self.powers(self._cleaned(f"{part}, omega_c = {omega:.4f}", patches))
-        truth = next(iter(powers.values())).truth
-        return powers | {"truth": PatchPowers(self.bands, truth, truth, truth)}
+    def fiducials(self) -> Fiducials:
+        """Skies of other cosmologies, seen by the same estimates."""
+        return Fiducials(self)
 
     @cached_property
     def errors(self) -> dict[str, CalibratedError]:
@@ -294,8 +265,3 @@ class Setting:
     def seconds(self) -> dict[str, float]:
         """What each training took."""
         return {name: float(run.manifest().get("seconds_train", np.nan)) for name, run in self.runs.items()}
-
-
-def _of(side: dict[float, dict[str, PatchPowers]], name: str) -> dict[float, PatchPowers]:
-    """The powers of one estimate by fiducial."""
-    return {fiducial: powers[name] for fiducial, powers in side.items()}

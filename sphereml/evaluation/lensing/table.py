@@ -6,53 +6,49 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from sphereml.evaluation.lensing.labels import model_lines, theory_lines
+from sphereml.evaluation.lensing.labels import model_lines, sample, theory_lines
 from sphereml.evaluation.lensing.noise import GOAL_SPAN
 from sphereml.evaluation.lensing.sentences import Sentences
+from sphereml.evaluation.terminal_tables import print_table
 
 
 def lensing_table(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print C_L, N0, N_L and the networks' ratios to the reference, and the notes."""
     wide = 120 + 2 * sum(len(name) + 4 for name in content["models"])
     console = console or Console(width=None if Console().is_terminal else wide)
-    console.print(_noise(content))
+    _print_noise(content, console)
     for name, model in content["models"].items():
         if model["kind"] != "quadratic":
             console.print(_goal(content, name), highlight=False, soft_wrap=True)
     words = Sentences(content)
-    for part in ("responses", "delensing"):
+    for part in ("responses", "delensing", "latitude"):
         if part in content:
             console.print(getattr(words, part)(), highlight=False, soft_wrap=True)
     for note in content["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)
 
 
-def _noise(content: Mapping[str, Any]) -> Table:
+def _print_noise(content: Mapping[str, Any], console: Console) -> None:
     experiment, reference = content["experiment"], content["experiment"]["reference"]
-    patches = f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
     other = " ".join(model_lines(reference, reference))
-    title = f"C_L and N_L of kappa / 1e-8, {patches} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("L", no_wrap=True)
+    title = f"C_L and N_L of kappa / 1e-8, {sample(experiment)} at {experiment['noise']:g} uK-arcmin; ratios to {other}"
     theory = theory_lines(content)
     networks = [name for name, model in content["models"].items() if model["kind"] != "quadratic"]
     quadratic = [name for name in content["models"] if name not in networks]
     headings = ["\n".join(lines) for lines in theory.values()]
     headings += ["N_L " + "\n".join(model_lines(name, name)) for name in quadratic]
-    for heading in [*headings, *(part for name in networks for part in (f"N_L\n{name}", f"ratio\n{name}"))]:
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings += [part for name in networks for part in (f"N_L\n{name}", f"ratio\n{name}")]
+    rows = []
     for band, (lo, hi) in enumerate(pairwise(content["bands"]["edges"])):
         row = [_scaled(content["theory"][key][band]) for key in theory]
         row += [_scaled(content["models"][name]["noise"]["value"][band]) for name in quadratic]
         for name in networks:
             model = content["models"][name]
             row += [_scaled(model["noise"]["value"][band]), _measured(model["ratio"][reference], band)]
-        table.add_row(f"{lo:g}-{hi:g}", *row)
-    return table
+        rows.append([f"{lo:g}-{hi:g}", *row])
+    print_table(console, title, ["L", *headings], rows)
 
 
 def _goal(content: Mapping[str, Any], name: str) -> str:

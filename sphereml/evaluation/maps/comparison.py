@@ -18,8 +18,14 @@ Schema (version 3; bands are ``r50``, ``r150`` and on the sphere ``r_low``; null
 * ``spectra``: by model or group ``flat`` and ``sphere``, each with ``ell``, ``r`` and ``sem``.
 * ``other_targets``: by column ``models`` to ``spectra``, where there are several targets; Q and U are E, then B.
 * ``polarization``: by model, for ``sphere``, ``sphere_without_cuts`` and ``flat``, ``ee_bb``, ``te``, ``tb`` and ``eb``
-  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``angles``, a list of
-  ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
+  by band ``{"mean", "sem"}``, the truth's as ``true_ee_bb`` ..., and on the sphere ``left_ee``, ``left_bb``
+  and ``angles``, a list of ``{"fraction", "mean", "sem"}`` (:mod:`~sphereml.evaluation.maps.polarization`).
+* ``power``: by model or group, on the sphere: ``ell``, C_ell of ``target``, ``prediction`` and ``residual``,
+  ``transfer`` (C^tp / C^tt) with ``transfer_sem``, and ``amplitude`` (band -> ``{"mean", "sem"}``).
+* ``covariance``: by model or group ``bands`` and the ``correlation`` of their errors; ``latitude``: ``edges`` of |b| in
+  degrees and by model and band r of the patches between them.
+* ``training``: by run ``parameters``, ``epochs``, ``best_epoch``, ``val_loss``, ``seed``, ``threads``, ``curves``.
+* ``setting`` and ``provenance``: what was done, and date, version, commit, command, machine and libraries.
 * ``marginalization``: what templates leave of dust and CMB (of ``sphereml demo``).
 """
 
@@ -66,12 +72,13 @@ class Comparison(Result):
         self.drawing = drawing
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``comparison.json`` and its numbers as ``comparison.csv``.
+        """Write ``comparison.json``, its numbers as ``comparison.csv`` and its spectra as ``comparison.nc``.
 
         A marginalization that the folder already holds of the same runs is kept.
         """
         self.remember(Path(folder))
         write_atomically(Path(folder) / "comparison.csv", self._csv().encode())
+        write_atomically(Path(folder) / "comparison.nc", bytes(self.to_xarray().to_netcdf(engine="scipy")))
         return super().save(folder)
 
     def remember(self, folder: Path) -> None:
@@ -103,12 +110,12 @@ class Comparison(Result):
 
         if self.drawing is None:
             return sorted((folder / "figures").glob("*.png"))
-        return draw_figures(self.drawing, folder)
+        return draw_figures(self.drawing, self.content, folder)
 
-    def report(self, folder: Path) -> Path:
+    def report(self, folder: Path, home: Path | None = None) -> Path:
         from sphereml.evaluation.maps.report import write_report
 
-        return write_report(self, folder)
+        return write_report(self, folder, home)
 
     def table(self) -> None:
         from sphereml.evaluation.maps.table import comparison_table
@@ -132,7 +139,23 @@ class Comparison(Result):
             if what in first[where]
         }
         coordinates = {"model": list(spectra)} | {f"ell_{where}": first[where]["ell"] for where in ("sphere", "flat")}
-        return xarray.Dataset(variables, coords=coordinates, attrs={"split": self.content["split"]})
+        found = xarray.Dataset(variables, coords=coordinates, attrs={"split": self.content["split"]})
+        return found.merge(self._power()) if self.content.get("power") else found
+
+    def _power(self) -> Any:
+        """C_ell of target, prediction and residual and the transfer function, over model and ell_power."""
+        import xarray
+
+        models = self.content["power"]
+        columns = ("target", "prediction", "residual", "transfer", "transfer_sem")
+        variables = {
+            name if name.startswith("transfer") else f"cl_{name}": (
+                ("model", "ell_power"), np.array([one[name] for one in models.values()], float)
+            )
+            for name in columns
+        }  # fmt: skip
+        ell = next(iter(models.values()))["ell"]
+        return xarray.Dataset(variables, coords={"model": list(models), "ell_power": ell})
 
 
 def _flattened(entry: Mapping[str, Any], start: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,41 +13,78 @@ from sphereml.data.whole_files import sealed_json, write_atomically
 from sphereml.evaluation.maps.comparison import Drawing
 from sphereml.evaluation.maps.scores import BASELINES, TargetScores
 from sphereml.evaluation.statistics import block_jackknife
-from sphereml.plotting.maps import map_triptych, patch_row, sky_map
-from sphereml.plotting.scatter import band_scatter
-from sphereml.plotting.spectra import correlation_curves
-from sphereml.plotting.style import write_png
+from sphereml.plotting.colours import intensity_scale, residual_scale
+from sphereml.plotting.maps import patch_row, sky_map, weight_map
+from sphereml.plotting.scatter import band_scatter, latitude_points
+from sphereml.plotting.spectra import correlation_curves, loss_curves, power_curves, ratio_curves
+from sphereml.plotting.style import write_pair
 
 _CAPTIONS = {
     "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "
     "block-jackknife standard errors.",
     "r_sphere": "The same on the sphere: pseudo-spectra of the full-sky maps under the test mask, in bins of 10 "
     "multipoles, with block-jackknife standard errors.",
-    "patch": "One held-out patch: the target and every model.",
+    "power": "Pseudo-spectra on the test region: the target (dashed) and every prediction.",
+    "residual": "Pseudo-spectra of prediction minus target on the test region, beside the target's (dashed).",
+    "transfer": "Transfer function C(target x prediction) / C(target) on the test region: 1 where the prediction holds "
+    "all of the target's power in its own phases; with block-jackknife standard errors.",
+    "training": "Loss of every epoch on the training (thin) and validation batches.",
+    "latitude": "Mean r50 of the flat test patches in thirds of the Galactic latitude of their centres.",
+    "patch": "One held-out patch, gnomonic, x and y in degrees: the target and every model.",
 }
+Drawn = dict[str, tuple[Figure, str]]
 
 
-def draw_figures(drawing: Drawing, folder: Path) -> list[Path]:
-    """Draw r(ell), scatter, an example patch and full-sky maps of the first target; returns the pictures."""
-    scores, sky = next(iter(drawing.scores.values())), drawing.sky
-    drawn = {
-        "r_sphere": (_sphere_curves(scores), _CAPTIONS["r_sphere"]),
-        "patch": (_patch_figure(drawing, scores), _CAPTIONS["patch"]),
-    }
-    if len(_flat_ell(scores)) > 1:
-        drawn = {"r_flat": (_flat_curves(scores), _CAPTIONS["r_flat"])} | drawn
+def draw_figures(drawing: Drawing, content: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Draw r(ell), spectra, scatter, training, an example patch and full-sky maps; returns the pictures."""
+    scores = next(iter(drawing.scores.values()))
+    captioned = {name: (figure, _CAPTIONS[name]) for name, figure in _curves(scores, content, drawing).items()}
     if len(scores.shown) > 1 and (against := next((b for b in BASELINES if b in scores.patches), None)):
-        bands = {name: scores.patches[name].bands for name in scores.shown}
-        caption = f"Each point is one held-out patch: a model's r against that of {against}."
-        drawn["scatter"] = (band_scatter(bands, against), caption)
+        for band in scores.patches[against].bands:
+            values = {name: {band: scores.patches[name].bands[band]} for name in scores.shown}
+            caption = f"Each point is one held-out patch: a model's {band} against that of {against}."
+            captioned[f"scatter_{band}"] = (band_scatter(values, against), caption)
+    return _write(captioned | _maps(drawing, scores), folder / "figures")
+
+
+def _curves(scores: TargetScores, content: Mapping[str, Any], drawing: Drawing) -> dict[str, Figure]:
+    power, unit = content["power"], drawing.sky.target_fields[0].unit
+    first = next(iter(power.values()))
+    ell, target = np.array(first["ell"]), {"target": (np.array(first["target"]), None)}
+    drawn = {"r_flat": _flat_curves(scores)} if len(_flat_ell(scores)) > 1 else {}
+    drawn["r_sphere"] = _sphere_curves(scores)
+    for name, key in (("power", "prediction"), ("residual", "residual")) if len(ell) > 1 else ():
+        curves = target | {model: (np.array(one[key]), None) for model, one in power.items()}
+        drawn[name] = power_curves(ell, curves, unit, reference="target", title=f"{key}, test region")
+    if len(ell) > 1:
+        ratios = {name: (np.array(one["transfer"]), np.array(one["transfer_sem"])) for name, one in power.items()}
+        drawn["transfer"] = ratio_curves(ell, ratios, r"transfer function $C^{tp}_\ell / C^{tt}_\ell$")
+    curves = {name: one["curves"] for name, one in content["training"].items() if one["curves"]["train_loss"]["epoch"]}
+    if curves:
+        drawn["training"] = loss_curves(curves)
+    drawn["latitude"] = latitude_points(content["latitude"], "r50")
+    drawn["patch"] = _patch_figure(drawing, scores)
+    return drawn
+
+
+def _maps(drawing: Drawing, scores: TargetScores) -> Drawn:
+    """The target once, then prediction and residual of every network on common scales, and the region."""
+    sky = drawing.sky
     target, unit = sky.targets[:, 0].astype(np.float64), sky.target_fields[0].unit
-    for name in _networks(scores):
-        values = drawing.spheres[name][:, 0].astype(np.float64)
-        figure = map_triptych(target, values, values - target, unit)
-        drawn[f"sky_{name}"] = (figure, f"Full sky: target, prediction and residual of {name}.")
-    region = sky_map(scores.held_out.masks["test"], "held-out region", "")
-    drawn["test_region"] = (region, "The held-out region (1 = kept).")
-    return _write(drawn, folder / "figures")
+    region = scores.held_out.masks["test"] > 0
+    values = {name: drawing.spheres[name][:, 0].astype(np.float64) for name in _networks(scores)}
+    common = intensity_scale(target)
+    residual = residual_scale(*(one - target for one in values.values()), region=region)
+    drawn = {"sky_target": (sky_map(target, "target", unit, common, region), "The target; outlined: the test region.")}
+    for name, one in values.items():
+        figure = sky_map(one, f"{name}: prediction", unit, common, region)
+        drawn[f"sky_{name}"] = (figure, f"Prediction of {name} on the target's scale; outlined: the test region.")
+        figure = sky_map(one - target, f"{name}: prediction − target", unit, residual, region)
+        caption = f"Residual of {name}; the scale is that of the test region and the same for every model."
+        drawn[f"residual_{name}"] = (figure, caption)
+    mask = weight_map(scores.held_out.masks["test"], "test region")
+    drawn["test_region"] = (mask, "Weights of the test region, Galactic coordinates.")
+    return drawn
 
 
 def _networks(scores: TargetScores) -> list[str]:
@@ -55,13 +93,13 @@ def _networks(scores: TargetScores) -> list[str]:
     return [name for name in models if scores.facts[name]["domain"] != "none"] or models[:1]
 
 
-def _write(drawn: Mapping[str, tuple[Figure, str]], folder: Path) -> list[Path]:
+def _write(drawn: Drawn, folder: Path) -> list[Path]:
     """The pictures and their captions, in place of those of an earlier comparison."""
     captions = {name: caption for name, (_, caption) in drawn.items()}
-    for old in folder.glob("*.png"):
+    for old in (*folder.glob("*.png"), *folder.glob("dark/*.png")):
         if old.stem not in drawn:
             old.unlink()
-    paths = [write_png(figure, folder / f"{name}.png", dpi=110) for name, (figure, _) in drawn.items()]
+    paths = [write_pair(figure, folder / f"{name}.png") for name, (figure, _) in drawn.items()]
     write_atomically(folder / "captions.json", sealed_json(captions))
     return paths
 

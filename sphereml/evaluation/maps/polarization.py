@@ -1,11 +1,14 @@
 """What a prediction of Q and U is worth, on the sphere and on patches: E and B, their ratio, TE, nulls, angles.
 
 Conventions: Stokes maps are ``(npix, 2)`` or ``(n, size, size, 2)``, COSMO.  Everything is made of auto and cross
-powers of five fields, in this order: the intensity T, the true E and B, the predicted E and B.  ``r_EE`` and ``r_BB``
-are means of single multipoles or modes as for scalars; what else is said of a band is of its power (``ee_bb``: the
-ratio; ``te``, ``tb``, ``eb``: correlations).  Parity makes TB and EB vanish.  E and B of a masked sky are those of the
-windowed Q and U, which mixes them at its edges, alike in prediction and truth.  On patches, which count as periodic,
-the window falls to zero over a tenth of a side.
+powers of five fields, in this order: the intensity T, the true E and B, the predicted E and B.  On patches ``r_EE`` and
+``r_BB`` are means of single modes as for scalars; on the sphere they are of a band's powers, and so is all else
+(``ee_bb``: the ratio; ``te``, ``tb``, ``eb``: correlations).  Parity makes TB and EB vanish.  E and B of a masked sky
+are those of the windowed Q and U, which mixes them at its edges, alike in prediction and truth.  On patches, which
+count as periodic, the window falls to zero over a tenth of a side.
+
+What a template leaves, ``left_ee`` and ``left_bb``, is measured on the truth: one ``amplitude`` for Q and U is fitted
+(:mod:`sphereml.templates.polarization`) and the template subtracted; 1 where nothing was gained.
 
 Angles are those of polarization; their residual is the mean of ``|difference|``, 45 degrees by chance, in the quarters
 of the polarization fraction (of the polarized intensity where no intensity is known).
@@ -30,6 +33,7 @@ from sphereml.harmonics.spectra import all_spectra, band_power, masked_alms
 from sphereml.harmonics.transforms import analysis
 from sphereml.patches.taper import cosine_taper
 from sphereml.sky.masks import superpixels
+from sphereml.templates.polarization import marginalize_polarization
 
 _TAPER = 0.1
 _QUARTERS = 4
@@ -72,10 +76,23 @@ class PolarizedRegion:
         spectra = np.stack([all_spectra(one, self.lmax) for one in alms])
         bands = self.bands.clipped(self.lmax, lmin=2)
         e, b = (
-            SphereScores.of(spectra[:, i, i + 2], spectra[:, i, i], spectra[:, i + 2, i + 2], bands, self.masks)
+            SphereScores.of([spectra[:, i, i + 2], spectra[:, i, i], spectra[:, i + 2, i + 2]], bands, self.masks, True)
             for i in (1, 2)
         )
-        return (e, b), powers_to_json(band_power(spectra, bands), bands, self.masks.size) | self._angles(prediction)
+        powers = band_power(spectra, bands)
+        facts = powers_to_json(powers, bands, self.masks.size) | self._left(prediction, powers, bands)
+        return (e, b), facts | self._angles(prediction)
+
+    def _left(self, prediction: np.ndarray, powers: np.ndarray, bands: Bands) -> dict[str, Any]:
+        """Shares of the true EE and BB that are left when the prediction is fitted to the truth and subtracted."""
+        fit = marginalize_polarization(self.stokes.T, prediction.T, self.mask, lmax=self.lmax)
+        amplitude = float(fit.amplitudes[0])
+        left = {
+            name: (powers[:, i, i] - 2 * amplitude * powers[:, i, i + 2] + amplitude**2 * powers[:, i + 2, i + 2])
+            / powers[:, i, i]
+            for name, i in (("left_ee", 1), ("left_bb", 2))
+        }
+        return {"amplitude": amplitude} | _by_band(left, bands, self.masks.size)
 
     def _true_alms(self, mask: np.ndarray, iterations: int) -> np.ndarray:
         scalar = masked_alms(self.intensity[None], mask, lmax=self.lmax, iterations=iterations)
@@ -135,6 +152,11 @@ def powers_to_json(powers: np.ndarray, bands: Bands, size: np.ndarray) -> dict[s
         for name, i, j in (("te", 0, e), ("tb", 0, b), ("eb", e, b)):
             if powers[0, 0, 0].any() or i:
                 found[f"{start}{name}"] = powers[:, i, j] / np.sqrt(powers[:, i, i] * powers[:, j, j])
+    return _by_band(found, bands, size)
+
+
+def _by_band(found: dict[str, np.ndarray], bands: Bands, size: np.ndarray) -> dict[str, Any]:
+    """Values and jackknife samples ``(2 + g, nband)`` as JSON values."""
     return {
         name: {
             band: {"mean": float(values[0, i]), "sem": float(jackknife_error(values[1:, i], size))}

@@ -1,5 +1,7 @@
 """One self-contained HTML report of a comparison: tables, figures, notes; no file beside it is needed to read it.
 
+Links lead to the files beside it: templates, JSON, CSV, configurations.
+
 It shows a comparison (see :mod:`~sphereml.evaluation.maps.comparison`) and ``figures/*.png`` with their captions from
 ``figures/captions.json`` (``{"file name without .png": "caption"}``).  Figures come in the order of the captions, then
 by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard errors; spectra are C_ell.
@@ -8,25 +10,26 @@ by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.evaluation.maps.table import shown_rows
-from sphereml.evaluation.pages import ABSENT, is_finite, number, picture
+from sphereml.evaluation.pages import ABSENT, facts, is_finite, links, number, open_environment, picture
 from sphereml.evaluation.protocol import read_json
 
 _REMAKE = Comparison.remake
 
 
-def write_report(comparison: Comparison, folder: Path | str) -> Path:
+def write_report(comparison: Comparison, folder: Path | str, home: Path | None = None) -> Path:
     """Write ``folder/report.html`` from a comparison and the figures that stand in the folder.
+
+    Args:
+        home: where the page will stand, when ``folder`` is taken there; it links to files of both.
 
     Returns:
         The path of the report.
@@ -34,18 +37,22 @@ def write_report(comparison: Comparison, folder: Path | str) -> Path:
         UserError: a figure is no PNG, or the folder cannot be written.
     """
     folder = Path(folder)
-    page = render(comparison.content, _figures(folder / "figures"))
+    page = render(
+        comparison.content, _figures(folder / "figures"), _files(comparison.content, (folder, home or folder))
+    )
     return write_atomically(folder / "report.html", page.encode())
 
 
-def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
-    """The page as text, from a comparison and figures with ``source`` (data URI), ``caption`` and ``alt``."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, with_error=_with_error, percent=_percent, duration=_duration)
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text())
+def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]], found: Mapping[str, str] | None = None) -> str:
+    """The page as text, from a comparison and figures with ``source`` (data URI), ``caption`` and ``alt``.
+
+    Args:
+        found: files beside the page that it links to, by name.
+    """
+    filters = {"with_error": _with_error, "percent": _percent, "duration": _duration}
+    template = open_environment(**filters).get_template("maps/report.html.j2")
     models = shown_rows(comparison)
     return template.render(
-        style=Markup(files("sphereml.evaluation").joinpath("report.css").read_text()),
         split=comparison["split"],
         experiment=_experiment(comparison.get("experiment")),
         bands=comparison["ell_bands"],
@@ -57,8 +64,27 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]]) -> str:
         paired={name: pairs for name, pairs in (comparison.get("paired") or {}).items() if name in models},
         marginalization=_marginalization(comparison),
         notes=[str(note) for note in comparison.get("notes") or []],
-        figures=figures,
+        figures=[figure | {"model": _model_of(figure.get("name", ""), models)} for figure in figures],
+        power={name: one for name, one in (comparison.get("power") or {}).items() if name in models},
+        latitude=comparison.get("latitude") or {},
+        covariance=comparison.get("covariance") or {},
+        training=comparison.get("training") or {},
+        done=facts(comparison.get("setting"), comparison.get("provenance")),
+        found=found or {},
     )
+
+
+def _model_of(figure: str, models: Mapping[str, Any]) -> str:
+    """The model that a picture shows alone, by its name; empty for pictures of all."""
+    return next((name for name in models if figure in (f"sky_{name}", f"residual_{name}")), "")
+
+
+def _files(comparison: Mapping[str, Any], folders: Iterable[Path]) -> dict[str, str]:
+    """Files beside the page: numbers, templates, and each run's configuration, card and weights."""
+    names = ["comparison.json", "comparison.csv", "comparison.nc"]
+    names += [f"templates/{name}.fits" for name in comparison["models"]]
+    names += [f"{model.get('run')}/config.json" for model in comparison["models"].values() if model.get("run")]
+    return links(folders, names)
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
@@ -66,7 +92,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
     order = {name: index for index, name in enumerate(captions)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.name))
     texts = {path: captions.get(path.stem, path.stem.replace("_", " ")) for path in paths}
-    return [picture(path, _REMAKE) | {"caption": text, "alt": text} for path, text in texts.items()]
+    return [picture(path, _REMAKE) | {"name": path.stem, "caption": text, "alt": text} for path, text in texts.items()]
 
 
 def _captions(path: Path) -> dict[str, str]:

@@ -3,20 +3,21 @@
 ``r_ell = C^ab_ell / sqrt(C^aa_ell C^bb_ell)`` of mean-subtracted, masked maps (pseudo-spectra, 3 iterations), averaged
 over the integers ``max(lo, 2) <= ell < hi``.  Jackknife samples leave out one block of sky each and
 use no iterations: their differences matter, not their values.  Of Q and U those are the r of E and of B, whose masked
-maps keep their means.
+maps keep their means, and r of a band is that of its powers, as is usual for polarization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from sphereml.errors import UserError
 from sphereml.evaluation.statistics import PairedDifference, jackknife_error
 from sphereml.harmonics.bands import Bands
-from sphereml.harmonics.spectra import band_mean, correlation, masked_spectra
+from sphereml.harmonics.spectra import band_mean, band_power, correlation, masked_spectra
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import superpixels
 
@@ -27,7 +28,9 @@ class SphereScores:
 
     ``r`` ``(lmax + 1,)`` at ``ell``; ``bands`` and ``sem`` by name; ``samples`` ``{name: (1 + nblock,)}``, the bands
     of the whole mask and without each block, ``r_samples`` ``(1 + nblock, lmax + 1)`` the same of every multipole, and
-    ``size`` ``(nblock,)`` the weight of each block.
+    ``size`` ``(nblock,)`` the weight of each block.  ``cl`` ``(2 + nblock, 3, lmax + 1)`` are the pseudo-C_ell behind
+    them over the mean squared weight, in the order of :meth:`JackknifeMasks.measure`: target, target x prediction,
+    prediction.
     """
 
     ell: np.ndarray
@@ -36,17 +39,24 @@ class SphereScores:
     samples: dict[str, np.ndarray]
     r_samples: np.ndarray
     size: np.ndarray
+    cl: np.ndarray
 
     @classmethod
     def of(
-        cls, cross: np.ndarray, one: np.ndarray, other: np.ndarray, bands: Bands, masks: JackknifeMasks
+        cls, spectra: Sequence[np.ndarray], bands: Bands, masks: JackknifeMasks, of_powers: bool = False
     ) -> SphereScores:
-        """From spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made."""
-        rows = correlation(cross, one, other)
-        means = dict(zip(bands, band_mean(rows, bands).T, strict=True))
+        """From the cross and both auto spectra ``(2 + nblock, lmax + 1)`` that :meth:`JackknifeMasks.measure` made.
+
+        Args:
+            of_powers: r of a band is that of its powers; else the mean of its multipoles' r.
+        """
+        rows, (cross, one, other) = correlation(*spectra), spectra
+        banded = correlation(*(band_power(cl, bands) for cl in spectra)) if of_powers else band_mean(rows, bands)
+        means = dict(zip(bands, banded.T, strict=True))
         named = {name: float(values[0]) for name, values in means.items()}
         samples = {name: values[1:] for name, values in means.items()}
-        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size)
+        cl = np.stack([one, cross, other], axis=1) / masks.mean_squares[:, None, None]
+        return cls(np.arange(rows.shape[1]), rows[0], named, samples, rows[1:], masks.size, cl)
 
     @classmethod
     def mean(cls, scores: Sequence[SphereScores]) -> SphereScores:
@@ -59,6 +69,7 @@ class SphereScores:
             {name: np.mean([one.samples[name] for one in scores], axis=0) for name in first.samples},
             np.mean([one.r_samples for one in scores], axis=0),
             first.size,
+            np.mean([one.cl for one in scores], axis=0),
         )
 
     @property
@@ -95,15 +106,21 @@ def score_sphere(
     lmax = min(bands.lmax + 1, masks.grid.safe_lmax)
     maps = np.stack([target, prediction]).astype(np.float64)
     spectra = masks.measure(lambda kept, iterations: masked_spectra(maps, kept, lmax=lmax, iterations=iterations))
-    return SphereScores.of(spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1], bands.clipped(lmax, lmin=2), masks)
+    rows = spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1]
+    return SphereScores.of(rows, bands.clipped(lmax, lmin=2), masks)
 
 
 @dataclass(frozen=True, eq=False)
 class JackknifeMasks:
-    """A mask ``(npix,)`` and the same without each block of sky, ``left`` ``(nblock, npix)`` of weights ``size``."""
+    """A mask ``(npix,)`` and the same without each block of sky, made one at a time.
+
+    ``blocks`` ``(npix,)`` says in which block a pixel lies, ``used`` which of them the mask holds, ``size`` their
+    weights.
+    """
 
     whole: np.ndarray
-    left: np.ndarray
+    blocks: np.ndarray
+    used: np.ndarray
     size: np.ndarray
 
     @classmethod
@@ -115,12 +132,22 @@ class JackknifeMasks:
         if len(used) < 2:
             what = "the test region lies in one block of sky: no standard error"
             raise UserError(what, "raise evaluation.block_nside")
-        return cls(mask, np.where(blocks == used[:, None], 0.0, mask), size[used])
+        return cls(mask, blocks, used, size[used])
+
+    @property
+    def left(self) -> Iterator[np.ndarray]:
+        """The mask without each block in turn."""
+        return (np.where(self.blocks == block, 0.0, self.whole) for block in self.used)
 
     @property
     def grid(self) -> HealpixGrid:
         return HealpixGrid.of_size(self.whole.size)
 
+    @property
+    def mean_squares(self) -> np.ndarray:
+        """Mean squared weight of the masks in the order of :meth:`measure`, ``(2 + nblock,)``."""
+        return np.array([np.mean(one**2) for one in (self.whole, self.whole, *self.left)])
+
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
-        return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in (self.whole, *self.left))])
+        return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in chain((self.whole,), self.left))])

@@ -16,11 +16,14 @@ from sphereml.data.split_files import Split, read_split
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison, Drawing
 from sphereml.evaluation.maps.patches import draw_test_patches
+from sphereml.evaluation.maps.referee import covariance, latitudes, power, setting, training_facts
 from sphereml.evaluation.maps.scores import HeldOut, PolarizedTruth, ScalarTruth, TargetScores, region_masks
 from sphereml.evaluation.protocol import Result, Study, StudyOptions
+from sphereml.evaluation.provenance import provenance
 from sphereml.evaluation.run_groups import run_names, same_but_seed
 from sphereml.harmonics.bands import Bands
 from sphereml.patches.sampling import sample_patches
+from sphereml.progress import counted
 from sphereml.sky.fields import Field
 from sphereml.tasks import open_task
 from sphereml.tasks.losses import resolved_bands
@@ -155,7 +158,7 @@ class MapStudy(Study):
         for column, name in enumerate(one.column_names):
             known = ScalarTruth(self.held_out, truth[0][:, column], truth[1][..., column])
             scores[name] = TargetScores(self.held_out)
-            for run in self.runs:
+            for run in counted(self.runs, f"{name}: scored", self.options.say):
                 model = self.names[run.folder]
                 sphere, patches = cut[model]
                 found = known.score(sphere[:, column], patches[..., column])
@@ -172,7 +175,7 @@ class MapStudy(Study):
         known = PolarizedTruth(self.held_out, *truth, (intensity, sample_patches(intensity, frames, patch)))
         both = [scores.setdefault(name, TargetScores(self.held_out, None)) for name in one.parity_names]
         facts = {}
-        for run in self.runs:
+        for run in counted(self.runs, f"{one.name}: scored", self.options.say):
             model = self.names[run.folder]
             found, facts[model] = known.score(*cut[model])
             for own, values in zip(both, found, strict=True):
@@ -206,14 +209,28 @@ def _content(study: MapStudy, scores: dict[str, TargetScores]) -> dict[str, Any]
         "target": first,
         **scores[first].to_json(),
         "notes": _notes(study),
+        **_referee(study, scores[first]),
+        "provenance": provenance(),
     }
     return content | ({"other_targets": {name: scores[name].to_json() for name in others}} if others else {})
+
+
+def _referee(study: MapStudy, scores: TargetScores) -> dict[str, Any]:
+    """What is asked beside the scores, of the first target."""
+    sphere = {name: scores.sphere[name]["test"] for name in scores.shown}
+    return {
+        "power": {name: power(one, study.held_out.bands) for name, one in sphere.items()},
+        "covariance": {name: covariance(one) for name, one in sphere.items()},
+        "latitude": latitudes(scores),
+        "training": {study.names[run.folder]: training_facts(run) for run in study.runs},
+        "setting": setting(study.config, study.sky.grid.nside),
+    }
 
 
 def _notes(study: MapStudy) -> list[str]:
     """What a reader must know to trust the numbers."""
     bands, asked = study.held_out.bands, study.config.bands
-    notes = [
+    notes = [*study.evaluation.notes] + [
         f"The band {name} was asked over {lo:g} <= ell < {hi:g}, the map resolves ell < {bands[name][1]:g}."
         if name in bands
         else f"The band {name} ({lo:g} <= ell < {hi:g}) lies beyond what the map resolves and is left out."

@@ -5,41 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+
+from sphereml.evaluation.terminal_tables import open_console, print_table
 
 
 def comparison_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
     """Print scores of every target, paired significance and, when there, what marginalization leaves."""
-    console = console or Console(width=None if Console().is_terminal else 140)
+    console = console or open_console()
     others = comparison.get("other_targets") or {}
-    console.print(_scores(comparison, f"{comparison['target']}: " if others else ""))
+    _print_scores(comparison, f"{comparison['target']}: " if others else "", console)
     for name, scores in others.items():
-        console.print(_scores({**comparison, **scores}, f"{name}: "))
+        _print_scores({**comparison, **scores}, f"{name}: ", console)
     if "polarization" in comparison:
-        console.print(_polarization(comparison))
+        _print_polarization(comparison, console)
     if "marginalization" in comparison:
-        console.print(_marginalization(comparison["marginalization"]))
+        _print_marginalization(comparison["marginalization"], console)
     for note in comparison["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(headings[0], no_wrap=True)
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _scores(comparison: Mapping[str, Any], target: str) -> Table:
+def _print_scores(comparison: Mapping[str, Any], target: str, console: Console) -> None:
     span = {name: f"{name}\n{lo:g}-{hi:g}" for name, (lo, hi) in comparison["ell_bands"].items()}
     flat = [band for band in ("r50", "r150") if band in span]
     sphere = [band for band in ("r_low", "r50", "r150") if band in span]
     cut = any("sphere_without_cuts" in model for model in comparison["models"].values())
-    table = _table(
-        f"{target}held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)",
+    title = f"{target}held-out sky, split {comparison['split']} (flat: patches, single modes; sphere: masked spectra)"
+    headings = [
         "model",
         *(f"flat {span[band]}" for band in flat),
         *([f"wins of {wins}\n" + " ".join(flat)] if (wins := _patches(comparison)) else []),
@@ -47,10 +39,9 @@ def _scores(comparison: Mapping[str, Any], target: str) -> Table:
         *(f"sphere {span[band]}" for band in sphere),
         *(["sphere r50\nwithout discs"] if cut else []),
         "train\ns",
-    )
-    for name, model in shown_rows(comparison).items():
-        table.add_row(*_row(name, model, comparison, flat, sphere, cut))
-    return table
+    ]
+    shown = shown_rows(comparison).items()
+    print_table(console, title, headings, [_row(name, model, comparison, flat, sphere, cut) for name, model in shown])
 
 
 def shown_rows(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -99,43 +90,46 @@ def _measured(value: float | None, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
 
 
-_QUANTITIES = {"ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+_QUANTITIES = {"left_ee": "EE left", "left_bb": "BB left", "ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
 
 
-def _polarization(comparison: Mapping[str, Any]) -> Table:
+def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None:
     """Ratios and correlations of the predictions on the sphere, and how far angles are off; the truth's own below."""
     models, band = comparison["polarization"], "r50"
     lo, hi = comparison["ell_bands"][band]
     first = next(iter(models.values()))["sphere"]
     known = {key: heading for key, heading in _QUANTITIES.items() if key in first}
     edges = [one["fraction"] for one in first["angles"]]
-    table = _table(
-        f"polarization on the sphere, {lo:g}-{hi:g}; mean |angle off| in degrees (45: chance) by polarization fraction",
-        "model",
-        *known.values(),
-        *(f"{start:.2g}-{end:.2g}" for start, end in edges),
+    title = (
+        f"polarization on the sphere, {lo:g}-{hi:g}; mean |angle off| in degrees (45: chance) by polarization fraction"
     )
+    rows = []
     for name, one in models.items():
         values = [one["sphere"][key][band] for key in known]
         angles = [f"{angle['mean']:.1f}±{angle['sem']:.1f}" for angle in one["sphere"]["angles"]]
-        table.add_row(name, *(_measured(value["mean"], value["sem"]) for value in values), *angles)
-    truth = [first[f"true_{key}"][band] for key in known]
-    table.add_row("truth", *(_measured(value["mean"], value["sem"]) for value in truth), *("-" for _ in edges))
-    return table
+        rows.append([name, *(_measured(value["mean"], value["sem"]) for value in values), *angles])
+    truth = [first.get(f"true_{key}", {}).get(band, {}) for key in known]
+    rows.append(["truth", *(_measured(one.get("mean"), one.get("sem")) for one in truth), *("-" for _ in edges)])
+    headings = ["model", *known.values(), *(f"{start:.2g}-{end:.2g}" for start, end in edges)]
+    print_table(console, title, headings, rows)
 
 
-def _marginalization(result: Mapping[str, Any]) -> Table:
+def _print_marginalization(result: Mapping[str, Any], console: Console) -> None:
     bands = result["bands"]
-    table = _table(
+    title = (
         f"dust power left after marginalizing each template from CMB + dust at {result['frequency_ghz']:g} GHz, "
-        f"and CMB power kept ({result['realizations']} CMB skies)",
+        f"and CMB power kept ({result['realizations']} CMB skies); amplitudes in uK_CMB per uK_RJ"
+    )
+    headings = [
         "template",
         f"amplitude\n(dust: {result['true_amplitude']:.3f})",
         *(f"dust left {name}\n{lo:g}-{hi:g}" for name, (lo, hi) in bands.items()),
         *(f"CMB kept\n{name}" for name in bands),
-    )
-    for name, model in result["models"].items():
-        left = [f"{100 * model['power_left'][band]:.1f}±{100 * model['power_left_sem'][band]:.1f} %" for band in bands]
-        kept = [f"{model['cmb_power'][band]:.3f}" for band in bands]
-        table.add_row(name, f"{model['amplitude']:.3f}±{model['error']:.3f}", *left, *kept)
-    return table
+    ]
+    print_table(console, title, headings, [_left(name, model, bands) for name, model in result["models"].items()])
+
+
+def _left(name: str, model: Mapping[str, Any], bands: Mapping[str, Any]) -> list[str]:
+    left = [f"{100 * model['power_left'][band]:.1f}±{100 * model['power_left_sem'][band]:.1f} %" for band in bands]
+    kept = [f"{model['cmb_power'][band]:.3f}" for band in bands]
+    return [name, f"{model['amplitude']:.3f}±{model['error']:.3f}", *left, *kept]

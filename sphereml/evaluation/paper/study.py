@@ -1,0 +1,71 @@
+"""All that the dust paper measured, on its own sky and splits and on the sphere: one table from many runs.
+
+Runs are comparable on one sky and one split; those of each are measured together, by the study of maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sphereml.config.schema import ExperimentConfig
+from sphereml.errors import UserError
+from sphereml.evaluation.maps.comparison import Comparison
+from sphereml.evaluation.maps.study import MapStudy
+from sphereml.evaluation.paper.claims import check_claims
+from sphereml.evaluation.paper.overfitting import overfitting
+from sphereml.evaluation.paper.result import DustPaperResult
+from sphereml.evaluation.protocol import Result, Study
+from sphereml.training.runs import Run
+
+_NOTES = [
+    "A conclusion is judged on held-out patches: above means by two paired block-jackknife errors in r50 and in r150.",
+    "Every choice was made on the validation region inside the training side; the test side is scored here alone.",
+]
+
+
+class DustPaperStudy(Study):
+    """Rows of one experiment on one or several skies and splits."""
+
+    sections: ClassVar[tuple[str, ...]] = ("overfitting",)
+    result: ClassVar[type[Result]] = DustPaperResult
+
+    @classmethod
+    def refuse(cls, configs: Sequence[ExperimentConfig]) -> None:
+        others = [config for config in configs if config.task != "dust"]
+        if others:
+            raise UserError(f"{others[0].model.name} is a run of {others[0].task}", "the dust paper is of task=dust")
+
+    def measure(self) -> DustPaperResult:
+        comparisons: dict[str, Comparison] = {}
+        skies: dict[str, Any] = {}
+        weights: list[dict[str, Any]] = []
+        for name, runs in _by_sky(self.runs).items():
+            study = MapStudy(runs, self.options)
+            for run in runs:
+                _record_test(run)
+            comparisons[name] = study.measure()
+            drawing = comparisons[name].drawing
+            assert drawing is not None
+            target = next(iter(drawing.scores.values()))
+            skies[name] = comparisons[name].content | {"claims": check_claims(target)}
+            if not weights and "overfitting" not in self.options.skip:
+                nodes = list(study.config.model.scales)
+                weights = overfitting(study.sky.whole(), study.split, study.held_out.bands, nodes)
+        content = {"experiment": self.runs[0].config.name, "skies": skies, "overfitting": weights, "notes": _NOTES}
+        return DustPaperResult(content, comparisons)
+
+
+def _record_test(run: Run) -> None:
+    """Write into the manifest when the test region was first scored: what is chosen later has seen it."""
+    if "tested" not in run.manifest():
+        run.update(tested=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _by_sky(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the names of their data and split, in the order in which they come."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(f"{run.config.data.name}-{run.config.split.name}", []).append(run)
+    return found
