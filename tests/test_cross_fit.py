@@ -64,7 +64,7 @@ def test_no_pixel_knows_its_own_target(tmp_path, model, faintest):
 
 
 def test_polarization_is_joined_in_its_frame(tmp_path, sky16):
-    """Q and U of folds add up with weights alone; they share one sigma, and r is that of E and of B, of which none is."""
+    """Q and U of folds add up with weights alone and share one sigma; r is that of E and of B, of which none is."""
     amplitudes = second_derivatives(sky16.inputs, [7.0])
     targets = (amplitudes * np.array([3.0, 1.0, 2.0, 0.5])[:, None]).sum(axis=1).astype(np.float32)
     noise = np.random.default_rng(3).normal(0, 0.1 * targets.std(), targets.shape)
