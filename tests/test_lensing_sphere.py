@@ -99,6 +99,13 @@ def test_a_sky_is_made_once_and_read_by_tiles(stores, monkeypatch):
     assert np.array_equal(inputs, first.inputs[256:512]) and np.array_equal(targets, first.targets[256:512])
 
 
+def test_skies_are_simulated_on_the_command_line(stores, capsys):
+    words = [*WORDS, "model=stack_spin", f"data.stores={stores}"]
+    assert main(["simulate", "lensing", *words, "--only", "0,2"]) == 0
+    assert "there" in capsys.readouterr().out and len(list(stores.glob("lensing-sky-*/sky-0002"))) > 0
+    assert main(["simulate", "lensing", *words, "--only", "7"]) == 2
+
+
 def test_batches_are_functions_of_their_seed_and_of_several_tiles_where_skies_are_few(stores):
     task = task_of(stores)
     scaling = task.fit_scaling()

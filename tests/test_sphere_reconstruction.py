@@ -204,7 +204,7 @@ def test_a_masked_sky_with_depth_mean_field_and_gaps(files: Path, capsys):
         (["--noise", "0", "--mask", "mask.fits"], "without noise nothing can be inverted"),
         (["--tolerance", "0", "--mask", "mask.fits"], "a tolerance of 0"),
         (["--mean-field", "1"], "--mean-field 1"),
-        (["--run", "runs/x"], "--run: no network"),
+        (["--run", "runs/x"], "runs/x"),
         (["--depth", "qu.fits"], "holds 2 columns"),
         (["--e-out", "k.fits"], "are one file"),
         (["--qu", "absent.fits"], "absent.fits"),

@@ -55,17 +55,33 @@ def _simulate_lensing(options: argparse.Namespace) -> None:
     only = None if options.only is None else parse_skies(options.only)
     if not is_used(config.task, "lensing"):
         raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
+    if config.model.domain == "sphere":
+        _simulate_skies(config, only)
+        return
     from sphereml.simulate.lensing_store import LensingStore, campaign_folder, prepare_lensing
 
     say(f"store: {campaign_folder(config.lensing, config.patches, config.data.stores)}")
     _tell_resolution(config)
     try:
-        folder = prepare_lensing(config.lensing, config.patches, config.data.stores, _progress(), only)
+        stores = config.data.stores
+        folder = prepare_lensing(config.lensing, config.patches, stores, _progress(), only, config.scheduler)
     except KeyboardInterrupt:
         say("the skies made so far are kept; the same line goes on where it stopped")
         raise
     here = len(LensingStore.open(folder).skies)
     say(f"{here} skies of {config.lensing.patches_per_sky} patches are there")
+
+
+def _simulate_skies(config: ExperimentConfig, only: list[int] | None) -> None:
+    """Whole skies with the features of a network."""
+    from sphereml.tasks.lensing_sphere import SphereLensingTask
+
+    skies = SphereLensingTask(config, say).skies
+    say(f"store: {skies.folder}")
+    numbers = list(range(config.lensing.skies)) if only is None else only
+    if beyond := [number for number in numbers if number >= config.lensing.skies]:
+        raise UserError(f"there is no sky {beyond[0]} in lensing.skies={config.lensing.skies}", "they count from 0")
+    skies.prepare(numbers, _progress())
 
 
 def parse_skies(text: str) -> list[int]:
