@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_cli import REAL_SKY
+from fixtures_cli import GALAXY, REAL_SKY
 from fixtures_lensing import with_toy_spectra
 
 from sphereml.cli.experiment import model_configs
@@ -110,6 +110,12 @@ def test_marginalize_command():
     write_mask(place["--mask"], np.arange(template.size) > template.size // 3)
     assert main(words) == 0
     assert (Path(place["--out"]) / "cleaned.fits").is_file()
+
+
+def test_cross_fit_command(tmp_path):
+    words = commands("predict")[-1]
+    assert main([*words, *GALAXY]) == 0
+    assert (tmp_path / "runs/demo/templates/linear_cross_fitted.fits").is_file()
 
 
 def test_python_block():
