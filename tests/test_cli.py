@@ -146,9 +146,11 @@ def test_demo_keeps_what_is_trained(demo, tmp_path):
     place = Place(tmp_path, "demo")
     for model in ("integrated", "unet_sphere"):
         shutil.copytree(demo.run(model), place.study / demo.run(model).name)
+    for run in (demo.root / "runs" / "demo_polarization").glob("*-????????"):
+        shutil.copytree(run, tmp_path / "runs" / "demo_polarization" / run.name)
     (tmp_path / "stores").symlink_to(demo.root / "stores")
     said = done("demo", *TINY, "models=[integrated,linear,unet_sphere]", *place.words).out
-    assert said.count("already trained") == 2 and "epoch" not in said
+    assert said.count("already trained") == 2 + 3 and "epoch" not in said
     before, after = (json.loads((p.study / "comparison.json").read_text())["models"] for p in (demo, place))
     for name, model in after.items():
         for key in model.keys() - {"seconds_train", "seconds_predict"}:

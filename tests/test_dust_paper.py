@@ -1,4 +1,4 @@
-"""The dust study: linear weights as in the paper's appendix, inputs, the spectral network, rows, conclusions."""
+"""The dust study: linear weights as the paper gives them, inputs, the spectral network, rows, conclusions."""
 
 from __future__ import annotations
 

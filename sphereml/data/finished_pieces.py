@@ -20,7 +20,7 @@ import numpy as np
 
 from sphereml.data.holdings import lock
 from sphereml.data.store import refuse_unwritable
-from sphereml.data.whole_files import seal, unseal, write_atomically
+from sphereml.data.whole_files import seal, tell_rebuilt, unseal, write_atomically
 from sphereml.errors import UserError
 
 
@@ -45,11 +45,11 @@ class FinishedPieces:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    try:
-        content = unseal(path.read_bytes())
-    except OSError:
+    if not path.is_file():
         return None
+    content = unseal(path.read_bytes())
     if content is None:
+        tell_rebuilt(path)
         return None
     values: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     return values

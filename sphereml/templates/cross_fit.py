@@ -28,6 +28,7 @@ from sphereml.data.store import Sky
 from sphereml.domains import Domain
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
+from sphereml.progress import TimeLeft
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import apodize, near
 from sphereml.tasks import task_class
@@ -153,9 +154,9 @@ class CrossFit:
         for task in everything:
             task.check()
         warn(everything, self.say)
-        runs = []
+        runs, left = [], TimeLeft(len(self.tasks))
         for number, fold in enumerate(self.tasks):
-            self.say(f"fold {number + 1} of {len(self.tasks)}, buffer {self.buffer:g} degrees")
+            self.say(f"fold {number + 1} of {len(self.tasks)}, buffer {self.buffer:g} degrees{left(number)}")
             runs.append([fit_task(task, options or FitOptions(resume=True, say=self.say)) for task in fold])
         return runs
 
