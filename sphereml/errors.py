@@ -26,6 +26,10 @@ class UserError(Exception):
         self.mend = " ".join(mend.split())
         super().__init__(f"{self.what}: {self.mend}")
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        """As it is sent from one process to another."""
+        return type(self), (self.what, self.mend)
+
 
 def refuse_all(faults: Sequence[UserError]) -> None:
     """Raise one UserError that lists all of these, in one line; nothing when there is none.

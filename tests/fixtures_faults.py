@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Trial:
         if code == 2:
             return "refused" if one_line else f"NOT ONE LINE {error}"
         if code == 0 and unharmed():
-            return "rebuilt" if "made anew" in error or "going on from" in self.outcome.out else "identical"
+            return "rebuilt" if re.search("made anew|going on from", error + self.outcome.out) else "identical"
         return f"SILENT code {code} {error}"
 
 
@@ -148,31 +149,60 @@ def strays(folder: Path) -> list[str]:
 
 @contextmanager
 def full_disc(folder: Path, room: int) -> Iterator[None]:
-    """A disc of its own below ``folder`` with ``room`` bytes left: a small tmpfs, or writes that fail."""
-    copy = folder.with_name(f"{folder.name}.copy")
-    mounted = False
-    if os.geteuid() == 0 and shutil.which("mount"):
-        shutil.copytree(folder, copy)
-        mounted = not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True
-        ).returncode
-    if not mounted:
-        with _failing_writes(folder, room):
+    """A disc of its own in the place of ``folder`` with ``room`` bytes left: a small tmpfs, or writes that fail."""
+    with _small_disc(folder) as mounted:
+        if not mounted:
+            with _failing_writes(folder, room):
+                yield
+            return
+        with (folder / "ballast").open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, max(1, shutil.disk_usage(folder).free - room))
+        try:
             yield
+        finally:
+            (folder / "ballast").unlink()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that may not be written: a disc of that kind, or for who is not root by its permissions."""
+    if os.geteuid():
+        before = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
+        for path, mode in before.items():
+            path.chmod(mode & ~0o222)
+        yield
+        for path, mode in before.items():
+            path.chmod(mode)
+        return
+    with _small_disc(folder) as mounted:
+        if not mounted:
+            pytest.skip("root may write everywhere, and may not mount here")
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+
+
+@contextmanager
+def _small_disc(folder: Path) -> Iterator[bool]:
+    """``folder`` on a tmpfs within the block, where root may mount one; what is in it comes along and goes back."""
+    copy = folder.with_name(f"{folder.name}.copy")
+    shutil.copytree(folder, copy)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        shutil.rmtree(copy)
+        yield False
         return
     try:
         shutil.copytree(copy, folder, dirs_exist_ok=True)
-        with (folder / "ballast").open("wb") as stream:
-            stream.truncate()
-            os.posix_fallocate(stream.fileno(), 0, max(1, shutil.disk_usage(folder).free - room))
-        yield
+        yield True
     finally:
-        (folder / "ballast").unlink(missing_ok=True)
         shutil.rmtree(copy)
-        shutil.copytree(folder, copy, symlinks=True)
+        shutil.copytree(folder, copy)
         subprocess.run(["umount", folder], check=True)
-        shutil.copytree(copy, folder, dirs_exist_ok=True, symlinks=True)
-        shutil.rmtree(copy)
+        shutil.rmtree(folder)
+        copy.rename(folder)
 
 
 @contextmanager
@@ -220,14 +250,13 @@ _MADE: dict[str, Path] = {}
 
 
 def made_runs(factory: pytest.TempPathFactory) -> Path:
-    """A folder with the finished runs of two baselines and a network, compared and predicted; made once a session."""
+    """A folder with the finished runs of a baseline and a network, compared; made once a session."""
     if "runs" not in _MADE:
         root = factory.mktemp("faults")
         words = [*TINY, f"data.stores={root / 'stores'}", f"output={root / 'runs'}"]
-        for model in ("linear", "integrated", "unet_sphere"):
+        for model in ("linear", "unet_sphere"):
             done("train", *words, f"model={model}")
         done("compare", root / "runs/test")
-        done("predict", root / "runs/test")
         _MADE["runs"] = root
     return _MADE["runs"]
 

@@ -146,9 +146,11 @@ def test_demo_keeps_what_is_trained(demo, tmp_path):
     place = Place(tmp_path, "demo")
     for model in ("integrated", "unet_sphere"):
         shutil.copytree(demo.run(model), place.study / demo.run(model).name)
+    for run in (demo.root / "runs" / "demo_polarization").glob("*-????????"):
+        shutil.copytree(run, tmp_path / "runs" / "demo_polarization" / run.name)
     (tmp_path / "stores").symlink_to(demo.root / "stores")
     said = done("demo", *TINY, "models=[integrated,linear,unet_sphere]", *place.words).out
-    assert said.count("already trained") == 2 and "epoch" not in said
+    assert said.count("already trained") == 2 + 3 and "epoch" not in said
     before, after = (json.loads((p.study / "comparison.json").read_text())["models"] for p in (demo, place))
     for name, model in after.items():
         for key in model.keys() - {"seconds_train", "seconds_predict"}:
@@ -172,8 +174,10 @@ def test_the_verbs_one_by_one(tmp_path, demo):
     # Elsewhere, and one run alone.
     done("predict", place.run("linear"), "--out", tmp_path / "alone")
     assert files_below(tmp_path / "alone") == {"linear.fits"}
-    done("predict", place.run("linear"), "--out", tmp_path / "alone", "--overwrite")
-    done("compare", place.run("integrated"), place.run("linear"), "--out", tmp_path / "pair")
+    answer = sphereml("predict", place.run("linear"), "--out", tmp_path / "alone", "--overwrite", "--json")
+    assert json.loads(answer.out) == [str(tmp_path / "alone" / "linear.fits")] and "full sky in" in answer.err
+    answer = sphereml("compare", place.run("integrated"), place.run("linear"), "--out", tmp_path / "pair", "--json")
+    assert set(json.loads(answer.out)["models"]) == {"integrated", "linear"} and "\x1b" not in answer.out + answer.err
     assert {"comparison.json", "report.html"} <= files_below(tmp_path / "pair")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import multiprocessing
 import shutil
 import signal
@@ -26,6 +25,7 @@ from sphereml.data import acquisition, downloads
 from sphereml.data.fetch import Request, fetch_products
 from sphereml.data.holdings import Holdings
 from sphereml.data.manifests import ProductFile, find_products, list_products
+from sphereml.data.whole_files import read_sealed_json
 from sphereml.errors import UserError
 
 # ---- the archives' files, small
@@ -187,7 +187,7 @@ class Place:
         return files_below(self.folder) if self.folder.exists() else set()
 
     def pins(self) -> dict[str, dict[str, object]]:
-        return json.loads((self.folder / "checksums.json").read_text())
+        return read_sealed_json(self.folder / "checksums.json")
 
     def holds(self, content: bytes, name: str = "tile.fits") -> bool:
         """The file is there, right, pinned, and nothing is left beside it."""

@@ -22,7 +22,8 @@ from sphereml.config.schema import ExperimentConfig, ModelConfig
 from sphereml.domains import HealpixSky
 from sphereml.harmonics.rings import threads
 from sphereml.models.networks import build
-from sphereml.training.one_process import OneProcess
+from sphereml.training.lightning_cluster import JoinedProcesses
+from sphereml.training.processes import Process
 
 PROGRAM = [sys.executable, "-m", "sphereml.cli.main"]
 CLUSTERS = {
@@ -61,7 +62,7 @@ def test_a_locale_without_unicode_spells_it() -> None:
 def test_a_cluster_around_us_is_no_reason_to_share_the_training(monkeypatch: pytest.MonkeyPatch, cluster: str) -> None:
     for name, value in CLUSTERS[cluster].items():
         monkeypatch.setenv(name, value)
-    one = OneProcess()
+    one = JoinedProcesses(Process())
     assert (one.world_size(), one.global_rank(), one.local_rank(), one.node_rank()) == (1, 0, 0, 0)
     assert not one.creates_processes_externally
     one.teardown()

@@ -142,8 +142,8 @@ VERBS = {
         lambda root: ["simulate", "dust", *where(root)[:3], f"data.stores={root / 'fresh'}"],
         lambda root: snapshot(root / "fresh"),
     ),
-    "train": Verb(lambda root: ["train", *where(root), "training.seed=5", "--resume"], trained),
-    "train again": Verb(lambda root: ["train", *where(root), "--overwrite", "--resume"], trained),
+    "train": Verb(lambda root: ["train", *where(root), "model=unet_sphere", "training.seed=5", "--resume"], trained),
+    "train again": Verb(lambda root: ["train", *where(root), "model=unet_sphere", "--overwrite", "--resume"], trained),
     "predict": Verb(
         lambda root: ["predict", root / "runs/test", "--stores", root / "stores", "--out", root / "out", "--overwrite"],
         lambda root: snapshot(root / "out"),
@@ -204,7 +204,7 @@ def test_kills_of_a_light_verb(tmp_path, record_property):
     server, root = Server(imports=""), tmp_path / "place"
     root.mkdir()
     prepared(root)
-    kill(server, "marginalize", 2, root, record_property)
+    kill(server, "marginalize", 1, root, record_property)
     server.close()
 
 

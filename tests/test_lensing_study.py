@@ -19,7 +19,7 @@ from sphereml.cli.experiment import show
 from sphereml.config.compose import compose
 from sphereml.config.lensing import Cosmology
 from sphereml.errors import UserError
-from sphereml.evaluation.lensing import entries, setting
+from sphereml.evaluation.lensing import entries, fiducials
 from sphereml.evaluation.lensing.chi_square import Covariance
 from sphereml.evaluation.lensing.matter_density import Curve, DensityFit, Posterior
 from sphereml.evaluation.lensing.noise import Judged, goal_ratio, noise, noise_ratio, patch_bands, wide_bands
@@ -67,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lensing_task, "load_spectra", toy_spectra)
-        patch.setattr(setting, "load_spectra", toy_spectra)
+        patch.setattr(fiducials, "load_spectra", toy_spectra)
         configs = [compose([*WORDS, f"output={folder}", f"training.seed={seed}"]) for seed in (1, 2)]
         yield [fit(config, FitOptions(say=lambda line: None)) for config in configs]
 

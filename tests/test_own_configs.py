@@ -113,7 +113,7 @@ def test_what_hydra_users_type(tmp_path):
     assert yaml.safe_load(done("demo", "--cfg", "job").out)["name"] == "demo"
     assert yaml.safe_load(done("study", "dust", "--cfg=job").out)["name"] == "demo"
     for flag in ("-m", "--multirun"):
-        assert "write a loop" in sphereml("train", flag, "experiment=dust_demo", "training.seed=1,2").refusal
+        assert "only `sphereml train` sweeps" in sphereml("study", flag, "dust", "training.seed=1,2").refusal
     assert "job" in sphereml("train", "--cfg", "hydra").refusal
 
 

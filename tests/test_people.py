@@ -148,10 +148,6 @@ def test_plans_progress_and_json(tmp_path):
     assert "epoch 2/2" in lines[1] and "left" not in lines[1]
     assert "trained" in done("train", *words, "--dry-run").out
     assert done("train", *words, "-q").out.count("\n") == 1
-    said = sphereml("compare", place.study, "--json")
-    assert set(json.loads(said.out)["models"]) == {"unet_sphere"} and "\x1b" not in said.out + said.err
-    (template,) = json.loads(sphereml("predict", place.study, "--json").out)
-    assert template.endswith("unet_sphere.fits")
 
 
 def test_lists_for_scripts():

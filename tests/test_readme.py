@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_cli import REAL_SKY
+from fixtures_cli import GALAXY, REAL_SKY
 from fixtures_lensing import with_toy_spectra
 
 from sphereml.cli.experiment import model_configs
@@ -41,7 +41,7 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", commands("(info|config|data|simulate|bench)"), ids=" ".join)
+@pytest.mark.parametrize("words", commands("(doctor|completion|info|config|data|simulate|bench)"), ids=" ".join)
 def test_small_commands(words):
     assert main(words) == 0
 
@@ -55,7 +55,7 @@ HEAVY = (
 def documented() -> list[list[str]]:
     """Every ``sphereml`` line of the shell blocks in docs/."""
     found = []
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in sorted(page for page in (ROOT / "docs").rglob("*.md") if "generated" not in page.parts):
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S):
             lines = block.replace("\\\n", " ").splitlines()
             words = [shlex.split(line.split("#")[0].split(" && ")[0]) for line in lines]
@@ -112,12 +112,27 @@ def test_marginalize_command():
     assert (Path(place["--out"]) / "cleaned.fits").is_file()
 
 
+def test_cross_fit_command(tmp_path):
+    words = commands("predict")[-1]
+    assert main([*words, *GALAXY]) == 0
+    assert (tmp_path / "runs/demo/templates/linear_cross_fitted.fits").is_file()
+
+
 def test_python_block():
     (code,) = blocks("python")
     names: dict = {}
     exec(code, names)
     assert names["template"].values.shape == (12 * 32**2, 1)
     assert np.isfinite(names["template"].values).all() and abs(names["r"]["r50"]) < 1
+
+
+HOW_TO = [page for folder in ("howto", "reference") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=lambda page: page.stem)
+def test_python_of_the_how_tos(page):
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
+        exec(code, {})
 
 
 def test_make_targets_exist():

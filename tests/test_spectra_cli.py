@@ -11,6 +11,10 @@ import pytest
 import xarray
 from astropy.io import fits
 
+from sphereml.harmonics.mode_projection import ModeProjection, degrade
+from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.masks import regrade_mask
+from sphereml.sky.ordering import ring_to_nest
 from tests.fixtures_cli import done, sphereml
 from tests.test_workspace import LARGEST, REFERENCE, guess_spectra
 
@@ -210,3 +214,20 @@ def test_a_short_beam_and_a_wrong_guess_are_refused(folder, tmp_path):
     assert "columns" in sphereml(*words, "--covariance", "--guess", folder / "guess_QU.txt").refusal
     (tmp_path / "words.txt").write_text("a b\n")
     assert "no table" in sphereml(*words, "--beam", tmp_path / "words.txt").refusal
+
+
+def test_mode_projection_has_a_flag(folder):
+    """The command line degrades map, mask and templates, and finds what the estimator does; the template is gone."""
+    words = ["--mode-projection", "8", "--guess", folder / "guess_I.txt", "--template", folder / "t0.fits"]
+    given = ["spectra", folder / "iqu.fits", "--field", "I", "--mask", folder / "mask.fits", "--edges", "2,8,16,24"]
+    found = spectra(*given, "--beam", folder / "bl.txt", *words)
+    beam, grid = REFERENCE["beam"][:25], HealpixGrid(8)
+    sky, smoothing = degrade(ring_to_nest(REFERENCE["data"][0]), 8, 24)
+    mask = regrade_mask(ring_to_nest(REFERENCE["mask"]) > 0, grid)
+    templates = degrade(ring_to_nest(REFERENCE["templates"][0][0]), 8, 24)[0][None]
+    fiducial = guess_spectra((0, 0))[:, :25] / beam**2
+    expected = ModeProjection(mask, [2, 8, 16, 24], fiducial, None, templates, beam * smoothing).estimate(sky)
+    np.testing.assert_allclose(found["cl"]["TT"], expected["TT"], rtol=1e-6)
+    assert (expected.errors > 0).all()
+    assert "with --mode-projection" in sphereml(*given, *words, "--covariance").refusal
+    assert "without --guess" in sphereml(*given, "--mode-projection", "8").refusal

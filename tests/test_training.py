@@ -246,3 +246,18 @@ def test_interruption_during_the_baselines_of_an_experiment(stores, tmp_path, mo
         assert sphereml("train", *words, *place.words).code == 130
     said = done("train", *words, *place.words, "--resume").out
     assert "linear: already trained" in said and said.count("epoch") == 3
+
+
+def test_settings_are_logged_and_a_missing_logger_is_said_before_training(train, tmp_path, monkeypatch):
+    assert train("unet_flat", "training.logger=csv").code == 0
+    run = the_run(tmp_path / "runs")
+    assert [path.name for path in (run.folder / "logs").iterdir()] == ["csv"]
+    shown = (run.folder / "logs" / "csv" / "hparams.yaml").read_text()
+    assert "training.learning_rate: 0.001" in shown and "model.width: 4" in shown
+    assert (
+        Run.of(compose(["experiment=dust_demo", "training.logger=csv"])).folder
+        == Run.of(compose(["experiment=dust_demo"])).folder
+    )
+    monkeypatch.setattr("sphereml.training.fit.find_spec", lambda name: None)
+    refused = train("unet_sphere", "training.logger=wandb")
+    assert "pip install 'sphereml[logging]'" in refused.refusal and not list(tmp_path.glob("runs/test/unet_sphere*"))

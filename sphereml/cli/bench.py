@@ -1,9 +1,10 @@
-"""``sphereml bench conv|jets|graph|sht|tile|prepare|qe|train``: what is ours beside what is known, in one run."""
+"""``sphereml bench conv|jets|graph|sht|tile|prepare|qe|growth|train``: ours beside what is known, in one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--no-resume", action="store_true", help="leave out the killed and resumed store")
     qe = _add(benchmarks, "qe", "one EB estimate of kappa on the full sky", lmax=3000, runs=3)
     qe.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
+    growth = _add(benchmarks, "growth", "how seconds and memory of every step grow with Nside")
+    growth.add_argument("--nsides", default="64,128,256", help="powers of two (default 64,128,256)")
+    growth.add_argument("--steps", default="", help="some of them, e.g. predict,compare (default all)")
+    growth.add_argument("--folder", help="where stores stand for the while (default: the system's)")
     train = _add(benchmarks, "train", "patches a second of a lensing network's training", batch=32, runs=7)
     train.add_argument("--experiment", default="lensing_paper", help="an experiment of lensing (default lensing_paper)")
 
@@ -127,7 +132,19 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     return TrainingBenchmark(config, options.batch, options.runs).measure()
 
 
+def _growth(options: argparse.Namespace) -> dict[str, Any]:
+    from sphereml.benchmarks.growth import STEPS, GrowthBenchmark
+
+    if not re.fullmatch(r"\d+(,\d+)*", options.nsides):
+        raise UserError(f"--nsides {options.nsides} is no list of numbers", "give e.g. 64,128,256")
+    steps = options.steps.split(",") if options.steps else list(STEPS)
+    if wrong := [name for name in steps if name not in STEPS]:
+        raise UserError(f"there is no step {wrong[0]!r}", f"choose from {', '.join(STEPS)}")
+    return GrowthBenchmark([int(one) for one in options.nsides.split(",")], steps, options.folder).measure()
+
+
 _BENCHMARKS = {
+    "growth": _growth,
     "conv": _conv,
     "jets": _jets,
     "graph": _graph,
@@ -157,7 +174,7 @@ def _rows(name: str, group: dict[str, Any]) -> Iterator[str]:
 
 
 # Words that say nothing beside the names below them.
-_GROUPS = ("bands", "layers", "graphs", "networks", "precisions")
+_GROUPS = ("bands", "steps", "layers", "graphs", "networks", "precisions")
 
 
 def _spelled(value: Any) -> str:

@@ -221,7 +221,7 @@ def _prepare(options: argparse.Namespace) -> None:
     from sphereml.data.prepare import store_path
 
     if config.data.kind == "survey":
-        _prepare_survey(config.data)
+        _prepare_survey(config.data, config.scheduler)
         return
     from sphereml.sources.sky import load_sky
 
@@ -237,14 +237,14 @@ def _units(fields: Sequence[Field]) -> str:
     return ", ".join(dict.fromkeys(one.unit or "no unit" for one in fields))
 
 
-def _prepare_survey(data: DataConfig) -> None:
+def _prepare_survey(data: DataConfig, scheduler: str) -> None:
     """Never holds the cube, so neither does its summary."""
     from sphereml.data.store import open_dataset
     from sphereml.data.survey import prepare_survey
 
     try:
         with _step_bars() as progress:
-            path = prepare_survey(data, progress)
+            path = prepare_survey(data, progress, scheduler)
     except KeyboardInterrupt:
         say("the maps made so far are kept; the same line goes on where it stopped")
         raise

@@ -31,7 +31,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sphereml train experiment=dust_demo",
         "sphereml train experiment=dust_demo model=unet_sphere training.epochs=3 --dry-run",
         "sphereml train experiment=dust_demo --resume",
+        "sphereml train -m experiment=dust_demo model=unet_sphere training.learning_rate=1e-3,3e-4",
     ),
+    "runs list": ("sphereml runs list", "sphereml runs list runs/demo --csv > runs.csv"),
     "predict": (
         "sphereml predict runs/demo --overwrite",
         "sphereml predict runs/demo --data data=galaxy --out other_sky",
@@ -88,6 +90,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'eval "$(sphereml completion zsh)"         # in ~/.zshrc',
         "sphereml completion fish | source        # in ~/.config/fish/config.fish",
     ),
+    "cluster render": (
+        "sphereml cluster render train experiment=dust_demo",
+        "sphereml cluster render --time 8:00:00 --gpus 1 train experiment=dust_demo training.processes=4",
+    ),
+    "bench growth": ("sphereml bench growth", "sphereml bench growth --nsides 64,128 --steps compare,predict"),
     "bench conv": ("sphereml bench conv --nside 64", "sphereml bench conv --nside 32 --runs 3 --memory --json"),
     "bench jets": ("sphereml bench jets --nside 64", "sphereml bench jets --nside 32 --figures jets"),
     "bench graph": ("sphereml bench graph --nside 64", "sphereml bench graph --nside 256 --ours"),

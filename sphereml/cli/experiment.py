@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from sphereml.training.runs import Run
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_overrides(parser: argparse.ArgumentParser, sweeps: bool = False) -> None:
     what = "FILE.yaml or experiment=NAME, model=NAME, any key=value"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=what)
     parser.add_argument("--cfg", "-c", choices=("job",), help="print the composed configuration and stop")
-    parser.add_argument("--multirun", "-m", action=_NoSweep, nargs=0, help=argparse.SUPPRESS)
+    if sweeps:
+        what = "train every combination of the values of key=a,b, key=choice(a,b) and key=range(1,4)"
+        parser.add_argument("--multirun", "-m", action="store_true", help=what)
+    else:
+        parser.add_argument("--multirun", "-m", action=_NoSweep, nargs=0, help=argparse.SUPPRESS)
 
 
 class _NoSweep(argparse.Action):
@@ -30,8 +34,8 @@ class _NoSweep(argparse.Action):
 
     def __call__(self, *_: object) -> None:
         raise UserError(
-            "there are no sweeps (-m)",
-            "write a loop: for seed in 1 2 3; do sphereml train ... training.seed=$seed; done",
+            "only `sphereml train` sweeps (-m)",
+            "train with it, then name the folder of the runs: `sphereml compare RUNS`",
         )
 
 

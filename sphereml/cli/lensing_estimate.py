@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +133,8 @@ def _settings(options: argparse.Namespace) -> EstimateSettings:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
     if not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
-    names = ["noise", "beam", "lmin", "lmin_b", "lmax", "lmax_kappa", "estimator", "pixel_window", "tolerance"]
-    names += ["mean_field", "passes"]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return EstimateSettings(**given, seed=options.seed)
+    names = [one.name for one in fields(EstimateSettings) if one.name != "folder"]
+    return EstimateSettings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
 
 
 def _no_spectra() -> Any:

@@ -21,6 +21,7 @@ VERBS = {
     "data": "list, fetch and verify products, prepare a store",
     "simulate": "simulate a synthetic Galaxy, or lensed skies, into a store",
     "train": "train the models of an experiment",
+    "runs": "list runs, with what differs between them",
     "predict": "write full-sky templates of trained models, in-sample or cross-fitted",
     "compare": "compare trained models on the held-out sky",
     "spectra": "measure decoupled bandpowers of masked maps, with templates deprojected",
@@ -33,11 +34,12 @@ VERBS = {
     "info": "versions, device, threads",
     "doctor": "check packages, threads, memory, GPU, folders and data, and say how to mend what is wrong",
     "completion": "print what makes a shell complete verbs, options, names and keys",
+    "cluster": "render the batch script of a line for Slurm",
     "bench": "time layers, graphs, transforms and tiles beside what is known",
 }
 
 # Verbs that meet tasks, and so those of plugins.
-TASKS = ("train", "predict", "compare", "study", "config", "data", "report")
+TASKS = ("train", "runs", "predict", "compare", "study", "config", "data", "report")
 # Verbs that compose configurations.
 _COMPOSING = ("train", "study", "demo", "config", "data", "simulate", "predict", "bench")
 _WIDTH = 80

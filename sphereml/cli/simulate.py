@@ -63,7 +63,8 @@ def _simulate_lensing(options: argparse.Namespace) -> None:
     say(f"store: {campaign_folder(config.lensing, config.patches, config.data.stores)}")
     _tell_resolution(config)
     try:
-        folder = prepare_lensing(config.lensing, config.patches, config.data.stores, _progress(), only)
+        stores = config.data.stores
+        folder = prepare_lensing(config.lensing, config.patches, stores, _progress(), only, config.scheduler)
     except KeyboardInterrupt:
         say("the skies made so far are kept; the same line goes on where it stopped")
         raise

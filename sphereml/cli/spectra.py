@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphereml.cli.experiment import say
+from sphereml.cli.projected_spectra import project, settle_projection
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--apodize", type=float, default=0.0, metavar="DEG", help="width of the mask's taper, degrees (default 0)"
     )
     parser.add_argument("--unit", default="", help="unit of the maps, when their files state none")
+    parser.add_argument(
+        "--mode-projection", type=int, metavar="NSIDE",
+        help="exact estimator in pixels for ell <= 3 NSIDE (16 at most) of the degraded map; --guess weighs the modes",
+    )  # fmt: skip
     _add_bands(parser)
     _add_cleaning(parser)
     output = parser.add_argument_group("errors and output")
@@ -104,6 +109,8 @@ def run(options: argparse.Namespace) -> None:
 
     if options.out:
         writer_of(Path(options.out))
+    if options.mode_projection:
+        settle_projection(options)
     inputs = read_inputs(options)
     parts = inputs.parts
     fits = [subtract_explicit(part, inputs.mask) for part in parts] if options.explicit else []
@@ -123,6 +130,8 @@ def run(options: argparse.Namespace) -> None:
 def _estimate(part: Part, inputs: Inputs, options: argparse.Namespace) -> Bandpowers:
     from sphereml.harmonics.jackknife import jackknife
 
+    if options.mode_projection:
+        return project(part, inputs, options)
     workspace = _workspace(part, inputs, options)
     told = part.options(_covariance(part, options))
     if options.jackknife:
@@ -159,7 +168,8 @@ def _workspace(part: Part, inputs: Inputs, options: argparse.Namespace) -> Works
 
 def _facts(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
     """What the output says beside the numbers."""
-    treatment = ("explicit" if options.explicit else "implicit") if options.template else "none"
+    kind = "projected" if options.mode_projection else "explicit" if options.explicit else "implicit"
+    treatment = kind if options.template else "none"
     return {"field": options.field, "lmax": inputs.lmax, "templates": treatment, "notes": list(inputs.notes)}
 
 

@@ -27,7 +27,10 @@ from sphereml.config.validation import allowed_values, validate
 from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
-_NOT_IN_HASH = ("output", "models", "rows", "evaluation", "data.stores", "data.folder", "training.threads")
+_NOT_IN_HASH = (
+    *("output", "scheduler", "models", "rows", "evaluation", "data.stores", "data.folder"),
+    *("training.threads", "training.processes", "training.logger"),
+)
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:

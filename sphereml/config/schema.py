@@ -185,6 +185,8 @@ class TrainingConfig:
         rotations: turn tiles at random
         seed: of weights, batches and dropout
         threads: of the CPU; 0: all cores
+        processes: that train together, each on a device of its own; torchrun or srun starts them
+        logger: what shows the measures, beside a CSV file: tensorboard, mlflow, wandb, or csv alone
     """
 
     epochs: int = 12
@@ -205,6 +207,8 @@ class TrainingConfig:
     rotations: bool = True
     seed: int = 1
     threads: int = 0
+    processes: int = 1
+    logger: str = "tensorboard"
 
 
 @dataclass
@@ -246,6 +250,7 @@ class ExperimentConfig:
         name: of the experiment, its folder under output
         task: what is learnt from what
         output: folder of the runs
+        scheduler: of campaigns, preparations and sweeps: empty for here, local, or tcp://HOST:PORT of Dask's
         models: models that `sphereml train` trains; empty: the chosen one
         rows: further runs beside the models, the name of each with its overrides
         data: the sky
@@ -263,6 +268,7 @@ class ExperimentConfig:
     name: str = "dust_demo"
     task: str = "dust"
     output: str = "runs"
+    scheduler: str = ""
     models: list[str] = field(default_factory=list)
     rows: dict[str, list[str]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)

@@ -99,10 +99,15 @@ def used_values(task: str, values: Mapping[str, Any], start: str = "") -> dict[s
     return kept
 
 
-def dotted_keys(values: Mapping[str, Any], start: str = "") -> Iterator[str]:
+def dotted_keys(values: Mapping[str, Any]) -> Iterator[str]:
     """Every innermost key of a nested configuration."""
+    return (key for key, _ in dotted_values(values))
+
+
+def dotted_values(values: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Every innermost key of a nested configuration and its value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from dotted_keys(value, f"{start}{name}.")
+            yield from dotted_values(value, f"{start}{name}.")
         else:
-            yield f"{start}{name}"
+            yield f"{start}{name}", value

@@ -34,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training.schedule": ("step", "plateau", "cosine"),
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
+    "training.logger": ("tensorboard", "csv", "mlflow", "wandb"),
     "loss.correlation": ("auto", "mode", "ell"),
     "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
     "split.train": ("north", "south", "east", "west", "fold"),
@@ -53,6 +54,7 @@ _POSITIVE = [
     "training.learning_rate",
     "training.decay_every",
     "training.patience",
+    "training.processes",
     "training.validation_batches",
     "evaluation.patches",
 ]
@@ -122,6 +124,8 @@ def validate(config: ExperimentConfig) -> None:
         _require(config, key, lambda value: re.fullmatch(r"\w[\w.+-]*", value), "use letters, digits and _ . + - alone")
     for key in _FOLDERS:
         _require(config, key, lambda value: value.strip() and "\0" not in value, "name a folder, . for this one")
+    known_scheduler = re.compile(r"|local|(tcp|tls|ucx|inproc)://\S+")
+    _require(config, "scheduler", known_scheduler.fullmatch, "give local, or an address: scheduler=tcp://HOST:8786")
     for cut in [*config.split.cuts, *config.evaluation.cuts]:
         _check_disc(cut)
     if config.data.kind == "survey":

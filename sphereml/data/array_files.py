@@ -14,11 +14,13 @@ from sphereml.harmonics.workspace_file import digest_arrays
 _CHECKSUM = "checksum"
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write arrays below the data folder; raises UserError when it cannot be written."""
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], mend: str = "set SPHEREML_DATA to a folder of yours"
+) -> Path:
+    """Write arrays, below the data folder if nothing else is said; raises UserError when it cannot be written."""
     stream = io.BytesIO()
     np.savez(stream, **arrays, **{_CHECKSUM: np.array(digest_arrays(arrays))})  # type: ignore[arg-type]
-    return write_atomically(path, stream.getvalue(), "set SPHEREML_DATA to a folder of yours")
+    return write_atomically(path, stream.getvalue(), mend)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -7,7 +7,6 @@ of what follows (32 bytes) and an array as ``.npy``; it is there whole or not at
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -21,10 +20,8 @@ import numpy as np
 
 from sphereml.data.holdings import lock
 from sphereml.data.store import refuse_unwritable
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import seal, tell_rebuilt, unseal, write_atomically
 from sphereml.errors import UserError
-
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -43,19 +40,18 @@ class FinishedPieces:
             values = make()
             stream = io.BytesIO()
             np.save(stream, values)
-            content = stream.getvalue()
-            write_atomically(path, hashlib.sha256(content).digest() + content)
+            write_atomically(path, seal(stream.getvalue()))
         return values
 
 
 def _read(path: Path) -> np.ndarray | None:
-    try:
-        content = path.read_bytes()
-    except OSError:
+    if not path.is_file():
         return None
-    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+    content = unseal(path.read_bytes())
+    if content is None:
+        tell_rebuilt(path)
         return None
-    values: np.ndarray = np.load(io.BytesIO(content[_DIGEST_BYTES:]), allow_pickle=False)
+    values: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     return values
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 import pooch
 
 from sphereml.data.manifests import PINS, UNKNOWN, ProductFile
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import read_sealed_json, sealed_json, write_atomically
 from sphereml.errors import UserError
 
 FOLDER_VARIABLE = "SPHEREML_DATA"
@@ -63,10 +62,10 @@ class Holdings:
         """Every pinned file; raises UserError when the list of pins is damaged."""
         path = self.folder / PINS
         try:
-            entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            entries = read_sealed_json(path) if path.exists() else {}
             return {name: Pin(**entry) for name, entry in entries.items()}
         except (OSError, ValueError, TypeError, AttributeError):
-            raise UserError(f"{path} is damaged", "mend its JSON, or remove it to pin the files anew") from None
+            raise UserError(f"{path} is damaged", "restore it, or remove it to pin the files anew") from None
 
     def expected(self, file: ProductFile) -> tuple[str, bool]:
         """The checksum a file must have (or ``unknown``), and whether it is sure rather than provisional or pinned."""
@@ -80,7 +79,7 @@ class Holdings:
         # The folder itself is locked, for a lock file would stay behind.
         with locked(self.folder):
             entries = {key: asdict(one) for key, one in self.pins().items()} | {name: asdict(pin)}
-            write_atomically(self.folder / PINS, json.dumps(entries, indent=1, sort_keys=True).encode())
+            write_atomically(self.folder / PINS, sealed_json(dict(sorted(entries.items()))))
 
     def _places(self) -> list[Path]:
         return [self.folder] if self.sample is None else [self.folder, self.sample]

@@ -7,11 +7,10 @@ splicing two versions would make a file of the right length and the wrong conten
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sphereml.data.whole_files import write_atomically
+from sphereml.data.whole_files import read_sealed_json, sealed_json, write_atomically
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Partial:
     def version(self) -> Version | None:
         """What the bytes are of, if that is known."""
         try:
-            return Version(**json.loads(self.record.read_text(encoding="utf-8")))
+            return Version(**read_sealed_json(self.record))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -69,7 +68,7 @@ class Partial:
         self.note(version)
 
     def note(self, version: Version) -> None:
-        write_atomically(self.record, json.dumps(asdict(version)).encode())
+        write_atomically(self.record, sealed_json(asdict(version)))
 
     def discard(self) -> None:
         # Truncated, not removed: whoever waits for this file's lock waits on this very file.

@@ -220,7 +220,10 @@ def open_dataset(path: str | Path) -> xarray.Dataset:
         raise UserError(f"{path} has store version {version}, not {FORMAT_VERSION}", "remove it and prepare it again")
     if not has_whole_metadata(path):
         raise _damaged(path)
-    return xarray.open_zarr(path, consolidated=False, chunks=None)
+    try:
+        return xarray.open_zarr(path, consolidated=False, chunks=None)
+    except (KeyError, ValueError, OSError, RuntimeError):  # coordinates are read at once
+        raise _damaged(path) from None
 
 
 def _damaged(path: Path) -> UserError:

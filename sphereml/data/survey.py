@@ -12,6 +12,7 @@ Pixels without data are filled from their surroundings before the transform and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from sphereml.data.store import has_whole_metadata, is_store, open_dataset
 from sphereml.data.survey_sky import Preparation, channel_name, combine_mask, context_name, sky_without_inputs
 from sphereml.data.survey_sources import SkyMap, SurveySources, open_survey
 from sphereml.data.whole_files import tell_rebuilt
+from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import fill_gaps, to_galactic
@@ -42,8 +44,11 @@ def _silent(step: str, done: int, total: int) -> None:
     """Progress that nobody asked for."""
 
 
-def prepare_survey(data: DataConfig, progress: Progress = _silent) -> Path:
+def prepare_survey(data: DataConfig, progress: Progress = _silent, scheduler: str = "") -> Path:
     """The store of a survey's configuration, made (or finished) unless it is there.
+
+    Args:
+        scheduler: of the workers that take a batch of channels each (:mod:`sphereml.data.work_items`).
 
     Raises:
         UserError: see :func:`sphereml.data.survey_sources.open_survey` and :func:`write_survey`.
@@ -57,11 +62,13 @@ def prepare_survey(data: DataConfig, progress: Progress = _silent) -> Path:
     if path.exists():
         tell_rebuilt(path)
     assert data.survey is not None
-    write_survey(path, data.survey, open_survey(data), progress)
+    write_survey(path, data.survey, open_survey(data), progress, scheduler)
     return path
 
 
-def write_survey(path: Path, config: SurveyConfig, sources: SurveySources, progress: Progress = _silent) -> None:
+def write_survey(
+    path: Path, config: SurveyConfig, sources: SurveySources, progress: Progress = _silent, scheduler: str = ""
+) -> None:
     """Prepare a survey into the store ``path``; a preparation that was stopped goes on where it was.
 
     Raises:
@@ -76,7 +83,8 @@ def write_survey(path: Path, config: SurveyConfig, sources: SurveySources, progr
         # Single maps first: what is wrong with them shows before the hours of the cube.
         single, units = _stage_maps(stage, config, sources, progress)
         mask = sources.mask.read() if sources.mask else None
-        _stage_channels(stage, config, (source, plan, cube_filter), progress)
+        batches = _Batches(stage, config.filters.max_missing, source, plan, cube_filter)
+        _stage_channels(batches, progress, scheduler)
         made = Preparation(config, sources.files, plan, {"inputs": cube_filter, **single}, units)
         weight = combine_mask(stage, made, mask)
         sky = sky_without_inputs(stage, made, weight)
@@ -93,25 +101,32 @@ def batch_size(channel_filter: MapFilter) -> int:
     return 1 << (int(fitting).bit_length() - 1)
 
 
-def _stage_channels(
-    stage: StagedMaps,
-    config: SurveyConfig,
-    cube: tuple[ChannelSource, ChannelPlan, MapFilter],
-    progress: Progress,
-) -> None:
-    source, plan, channel_filter = cube
-    total, size = len(plan.axis), batch_size(channel_filter)
-    for first in range(0, total, size):
-        batch = range(first, min(first + size, total))
-        progress("channels", first, total)
+@dataclass(frozen=True, eq=False)
+class _Batches:
+    """Channels on their way into a stage, by batches that are filtered together."""
+
+    stage: StagedMaps
+    max_missing: float
+    source: ChannelSource
+    plan: ChannelPlan
+    channel_filter: MapFilter
+
+    def make(self, batch: range) -> None:
         # The whole batch again if one is absent: which maps are transformed together decides their last bits.
-        if all(channel_name(index) in stage for index in batch):
-            continue
-        raw = [plan.read(source, index) for index in batch]
-        results = filter_maps(channel_filter, raw, config.filters.max_missing)
+        if all(channel_name(index) in self.stage for index in batch):
+            return
+        raw = [self.plan.read(self.source, index) for index in batch]
+        results = filter_maps(self.channel_filter, raw, self.max_missing)
         for index, result in zip(batch, results, strict=True):
-            stage.put(channel_name(index), result)
-    progress("channels", total, total)
+            self.stage.put(channel_name(index), result)
+
+
+def _stage_channels(batches: _Batches, progress: Progress, scheduler: str) -> None:
+    stage, source, plan = batches.stage, batches.source, batches.plan
+    total, size = len(plan.axis), batch_size(batches.channel_filter)
+    ranges = [range(first, min(first + size, total)) for first in range(0, total, size)]
+    progress("channels", 0, total)
+    do_items(batches.make, ranges, scheduler, lambda done: progress("channels", min(done * size, total), total))
     for done, channel in enumerate(plan.context):
         progress("context", done, len(plan.context))
         if context_name(channel) not in stage:

@@ -16,6 +16,7 @@ from sphereml.domains.channels import Channels
 from sphereml.domains.mixing import Mixing
 from sphereml.domains.protocol import Kernel, Stencil
 from sphereml.errors import UserError
+from sphereml.models.shared_statistics import SharedBatchNorm
 from sphereml.models.typed import Activation, PowerNorm, Products, TypedWeights
 
 Norm = Literal["batch", "none"]
@@ -153,7 +154,7 @@ class ChannelNorm(nn.Module):
         super().__init__()
         channels = Channels.of(channels)
         self.even = channels.even
-        self.norm = nn.BatchNorm1d(channels.even) if kind == "batch" else nn.Identity()
+        self.norm = SharedBatchNorm(channels.even) if kind == "batch" else nn.Identity()
         others = kind == "batch" and not channels.are_even
         self.others = PowerNorm(Channels(0, channels.odd, channels.spin1, channels.spin2)) if others else None
 

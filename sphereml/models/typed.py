@@ -15,6 +15,7 @@ from torch.nn.functional import linear, pad
 from sphereml.domains.channels import Channels
 from sphereml.domains.mixing import Mixing, TypedKernel
 from sphereml.errors import UserError
+from sphereml.models.shared_statistics import mean_over_processes
 
 
 class TypedWeights(nn.Module):
@@ -57,7 +58,7 @@ class PowerNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         power = self.running_power
         if self.training:
-            power = self.channels.power(x)
+            power = mean_over_processes(self.channels.power(x))
             self.running_power.lerp_(power.detach().to(self.running_power.dtype), self.momentum)
         return x * self.channels.expand(self.scale * (power + self.floor).rsqrt())
 

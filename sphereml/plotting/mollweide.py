@@ -79,7 +79,7 @@ def _outline_region(axes: Axes, region: np.ndarray) -> None:
     line.set_path_effects([Stroke(linewidth=2.4, foreground="#000000"), Stroke(linewidth=1.0, foreground="#ffffff")])
 
 
-def sample_mollweide(values: np.ndarray, height: int = 500) -> np.ma.MaskedArray:
+def sample_mollweide(values: np.ndarray, height: int = 360) -> np.ma.MaskedArray:
     """Nearest-pixel image ``(height, 2 height)`` of a map; missing pixels and the outside of the ellipse are masked.
 
     Rows go from south to north, columns from lon = +180 on the left to -180 on the right.

@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from sphereml.config.schema import PatchConfig
 from sphereml.data.holdings import lock, refuse_full
 from sphereml.data.store import CHECKSUM, has_whole_metadata, refuse_unwritable, seal_metadata
 from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
+from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
 from sphereml.patches.lambert import LambertPatch
 from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
@@ -146,6 +147,7 @@ def prepare_lensing(
     stores: str | Path,
     progress: Progress = _silent,
     only: Sequence[int] | None = None,
+    scheduler: str = "",
 ) -> Path:
     """Simulate the skies that are not there yet; a killed run goes on with the same line.
 
@@ -154,6 +156,7 @@ def prepare_lensing(
         stores: the campaign's folder is made in it.
         progress: called before the first sky and after each.
         only: numbers of the skies to make here; skies under way in another process are left to it.
+        scheduler: of the workers that make a sky each (:mod:`sphereml.data.work_items`).
     Returns:
         The campaign's folder, for :meth:`LensingStore.open`.
     Raises:
@@ -171,12 +174,15 @@ def prepare_lensing(
     progress(0, len(missing))
     if missing:
         spectra = load_spectra(campaign.spectra_lmax, campaign.cosmology)
-    for done, sky in enumerate(missing, start=1):
-        with under_way(folder, sky) as scratch:
-            if scratch is not None:
-                _write(scratch, campaign, sky, campaign.simulate(sky, spectra))
-        progress(done, len(missing))
+        make = partial(_make_sky, folder, campaign, spectra)
+        do_items(make, missing, scheduler, lambda done: progress(done, len(missing)))
     return folder
+
+
+def _make_sky(folder: Path, campaign: Campaign, spectra: CmbSpectra, sky: int) -> None:
+    with under_way(folder, sky) as scratch:
+        if scratch is not None:
+            _write(scratch, campaign, sky, campaign.simulate(sky, spectra))
 
 
 def sky_name(sky: int) -> str:

@@ -149,7 +149,7 @@ def _fit_errors(plan: CrossFit, number: int, fold: FoldPrediction) -> list[Error
     mean, scatter, target = fold.mean[pixels], fold.scatter[pixels], plan.sky.targets[pixels]
     weight = plan.representation(number)[pixels]
     fields = _columns(plan.sky.target_fields)
-    return [ErrorModel.fit(mean[:, some], scatter[:, some], target[:, some], weight) for _, some in fields]
+    return [ErrorModel.fit(mean[:, own], scatter[:, own], target[:, own], weight) for _, own in fields]
 
 
 def _joined(

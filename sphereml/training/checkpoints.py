@@ -52,7 +52,7 @@ class KeepLast(Checkpoint):
         if not all(torch.isfinite(value).all() for value in pl_module.state_dict().values()):
             trainer.should_stop = self.diverged = True  # the last good epoch stays
             return
-        if (self.folder / LAST).is_file():
+        if trainer.is_global_zero and (self.folder / LAST).is_file():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.errors import UserError
+from sphereml.models.shared_statistics import process_count
 from sphereml.tasks import open_task
 from sphereml.tasks.protocol import Scaling, Task
 from sphereml.training.card import model_card
 from sphereml.training.lifecycle import FitOptions, Fitted, train_once
+from sphereml.training.processes import this_process
 from sphereml.training.runs import Run
 
 
@@ -36,14 +41,34 @@ def warn(tasks: Sequence[Task], say: Callable[[str], None]) -> None:
 def fit_task(task: Task, options: FitOptions) -> Run:
     """The same for a task whose data are at hand."""
     task.check()
-    run = Run.of(task.config, task.identity())
-    return train_once(run, task.provenance(), options, lambda run: _learn(run, task, options))
+    if not task.closed_form:
+        _refuse_missing_logger(task.config.training.logger)
+    if (count := process_count()) != task.config.training.processes:
+        what = f"training.processes={task.config.training.processes}, and {count} of them train together"
+        raise UserError(what, "start `sphereml train` by torchrun or srun, or leave training.processes out")
+    run, me = Run.of(task.config, task.identity()), this_process()
+    if me.writes:
+        run = train_once(run, task.provenance(), options, lambda run: _learn(run, task, options))
+        me.from_first(None)
+        return run
+    quiet = replace(options, say=lambda line: None)
+    while folder := me.from_first():  # the first process trains there
+        _learn(replace(run, folder=folder), task, quiet)
+    return Run.open(run.folder)
+
+
+def _refuse_missing_logger(name: str) -> None:
+    """Raise UserError when the package of a logger is not installed."""
+    if name in ("mlflow", "wandb") and find_spec(name) is None:
+        raise UserError(f"training.logger={name} needs the package {name}", "pip install 'sphereml[logging]'")
 
 
 def _learn(run: Run, task: Task, options: FitOptions) -> Fitted:
     config = task.config
     torch.set_num_threads(config.training.threads or torch.get_num_threads())
-    run.update(**task.keep(run.folder))
+    me = this_process()
+    if me.writes:
+        run.update(**task.keep(run.folder))
     scaling = _kept_scaling(run, task)
     network = task.network(scaling, run.manifest().get("nside", 0))
     facts = {}
@@ -54,6 +79,8 @@ def _learn(run: Run, task: Task, options: FitOptions) -> Fitted:
         from sphereml.training.regression import Regression
 
         sources = task.sources(scaling)
+        if me.writes:  # what the others read is written
+            me.from_first(run.folder)
         module = Regression(network, task, scaling, sources)
         facts = train_network(run, module, "validation" in sources, options.say)
     parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -143,8 +143,10 @@ def _locked(run: Run) -> Iterator[None]:
             other = os.read(descriptor, 200).decode(errors="replace") or "another process"
             raise UserError(f"{other} trains in {run.folder}", "wait for it, or stop it")
         os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+            yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -14,14 +14,16 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
 from sphereml.training.lifecycle import Diverged
-from sphereml.training.one_process import OneProcess
+from sphereml.training.lightning_cluster import JoinedProcesses
+from sphereml.training.loggers import log_score, open_loggers
+from sphereml.training.processes import Process, local_device
 from sphereml.training.progress import epoch_progress
 from sphereml.training.regression import Regression, allow_tf32
 from sphereml.training.runs import Run
@@ -47,7 +49,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     The best epoch on the validation batches is kept, or without them the last.
     """
     quieten_lightning()
-    config = run.config.training
+    config, process = run.config.training, module.process
     train = EpochSeeds(config.seed, STREAMS["train"], config.steps_per_epoch)
     validation = EpochSeeds(config.seed, STREAMS["validation"], config.validation_batches) if validates else None
     allow_tf32(config.precision == "tf32")
@@ -62,18 +64,15 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
             enable_version_counter=False,
         )
         judging = [EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=True), best]
+    loggers = open_loggers(run) if process.writes else []
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=PRECISIONS[config.precision],
         gradient_clip_val=config.clip or None,
-        accelerator="auto",
-        devices=1,
-        logger=[
-            CSVLogger(run.folder, name="logs", version=_csv_version(run)),
-            TensorBoardLogger(run.folder, name="logs", version="tensorboard"),
-        ],
+        **_devices(process),
+        logger=loggers,
         callbacks=[EpochOfBatches(train), epoch_progress(run.name, say), *judging, keep],
-        plugins=[WholeCheckpoints(), OneProcess()],
+        plugins=[WholeCheckpoints(), JoinedProcesses(process)],
         default_root_dir=run.folder,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -100,16 +99,21 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     facts = {"epochs": trainer.current_epoch, "best_epoch": state["epoch"], "val_loss": None}
     if best is not None and best.best_model_score is not None:
         facts["val_loss"] = float(best.best_model_score)
+        log_score(loggers, run, facts["val_loss"])
     if keep.diverged or not all(torch.isfinite(value) for value in trainer.callback_metrics.values()):
         facts["diverged_after_epoch"] = trainer.current_epoch
         say(f"{run.name}: the training diverged in epoch {trainer.current_epoch}; epoch {state['epoch'] + 1} is kept")
     return facts
 
 
-def _csv_version(run: Run) -> str:
-    """``csv``, or after an interruption ``csv-2`` and so on: Lightning empties the folder it logs to."""
-    earlier = len(list((run.folder / "logs").glob("csv*")))
-    return f"csv-{earlier + 1}" if earlier else "csv"
+def _devices(process: Process) -> dict[str, Any]:
+    """One device of this machine, and the strategy that joins the processes of several."""
+    if process.count == 1:
+        return {"accelerator": "auto", "devices": 1}
+    # Running statistics are equal on all: those of the first process need not be sent at every step.
+    strategy = DDPStrategy(broadcast_buffers=False)
+    devices = [local_device()] if torch.cuda.is_available() else 1
+    return {"accelerator": "auto", "devices": devices, "num_nodes": process.count, "strategy": strategy}
 
 
 @contextmanager

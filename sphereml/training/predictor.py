@@ -30,6 +30,7 @@ from sphereml.models.tiling import Tiling
 from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import pixels_beneath, sample_patches
 from sphereml.patches.stitching import covering_frames, stitch_stream
+from sphereml.progress import TimeLeft
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.maps import SkyMap
@@ -250,10 +251,13 @@ class Predictor:
     ) -> np.ndarray:
         """What ``predict`` gives for every tile and its halo, joined to a map ``(npix, O)`` float32."""
         values, started = np.empty((tiles[0][0].grid.npix, count_columns(self.outputs)), np.float32), time.monotonic()
+        left = TimeLeft(len(tiles))
         for done, (tile, wide) in enumerate(tiles, 1):
             values[tile.pixels] = kept.get(f"tile-{done}", partial(predict, tile, wide))
             if done * 10 // len(tiles) > (done - 1) * 10 // len(tiles) and done < len(tiles):
-                self.say(f"{self.run.name}: {done} of {len(tiles)} tiles in {time.monotonic() - started:.0f} s")
+                self.say(
+                    f"{self.run.name}: {done} of {len(tiles)} tiles in {time.monotonic() - started:.0f} s{left(done)}"
+                )
         return values
 
     def _on_patches(

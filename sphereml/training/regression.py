@@ -1,7 +1,8 @@
 """Lightning's view of a network that is trained: its steps, optimizer, schedule of the rate, averaging of weights.
 
 Random numbers (dropout, input noise) are a function of the seed and the step, so that a resumed training repeats an
-uninterrupted one to the last bit.
+uninterrupted one to the last bit.  Of several processes (:mod:`sphereml.training.processes`) each draws the dropout of
+its own samples; everything else is what one process does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
 from sphereml.config.schema import TrainingConfig
-from sphereml.sources.batch import Part, Source
+from sphereml.sources.batch import Part, Source, batch_seed
 from sphereml.tasks.protocol import Scaling, Task
+from sphereml.training.processes import this_process
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -41,10 +43,12 @@ class Regression(lightning.LightningModule):
         self.network, self.task, self.scaling, self.sources = network, task, scaling, sources
         self.training_config, self.loss = task.config.training, task.loss(scaling)
         averages = self.training_config.average_from < 1
-        self.averaged = AveragedModel(network, use_buffers=True) if averages else None
+        self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if averages else None
+        self.process = this_process()
 
     def training_step(self, seed: int, batch_idx: int) -> torch.Tensor:
-        return self._step(self.network, "train", seed)
+        # Gradients are averaged over the processes, and each has that of its own samples.
+        return self.process.count * self._step(self.network, "train", seed)
 
     def validation_step(self, seed: int, batch_idx: int) -> None:
         self._step(self.judged, "validation", seed)
@@ -56,7 +60,8 @@ class Regression(lightning.LightningModule):
         features, noise = batch.features, self.task.config.model.input_noise
         if noise > 0 and part == "train":
             features = features + noise * torch.randn_like(features)
-        prediction = self.task.combine(batch, network(features, batch.domain), self.scaling)
+        output = self.process.gathered(network(features[self._own(part, len(features))], batch.domain))
+        prediction = self.task.combine(batch, output, self.scaling)
         loss, measures = self.loss(prediction.float(), batch)
         count = len(batch.features)
         if part == "train":
@@ -65,6 +70,12 @@ class Regression(lightning.LightningModule):
             for name, value in ({"loss": loss} | measures).items():
                 self.log(f"val_{name}", value.float(), batch_size=count, prog_bar=True)
         return loss
+
+    def _own(self, part: Part, size: int) -> slice:
+        """This process's samples; in training it then draws random numbers of its own."""
+        if self.process.count > 1 and part == "train":
+            torch.manual_seed(batch_seed(self.training_config.seed, self.global_step, self.process.rank))
+        return self.process.share(size)
 
     @property
     def judged(self) -> nn.Module:

@@ -7,9 +7,7 @@ drawn before it, so a stopped forecast goes on where it was.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.unit_conversion import conversion_factor
-from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.forecast.cleaning import METHODS, amplitude_of, cleaned, cross_bandpowers
 from sphereml.evaluation.forecast.skies import DRAWN, REFERENCE_GHZ, Products, SurveyField, Theory, dust_scaling, joined
 from sphereml.harmonics.deprojection import Deprojection, deprojection_bias
+from sphereml.progress import TimeLeft
 
 _KEEP_EVERY = 10
 
@@ -108,11 +107,12 @@ class SurveyForecast:
         name, count = self.field.survey.name, self.field.config.skies
         path = folder / f"forecast-{name}-{self._digest()}.npz"
         rows = _read(path)[:count]
+        left = TimeLeft(count, len(rows))
         for sky in range(len(rows), count):
             rows.append(self._one(sky))
             if (sky + 1) % _KEEP_EVERY == 0 or sky + 1 == count:
                 _write(path, rows)
-                say(f"{name}: sky {sky + 1} of {count}")
+                say(f"{name}: sky {sky + 1} of {count}{left(sky + 1)}")
         bins = len(self.field.workspace.membership)
         whole = np.stack(rows)
         return Draws(whole[..., :bins], whole[..., bins:])
@@ -191,14 +191,8 @@ class SurveyForecast:
 
 def _read(path: Path) -> list[np.ndarray]:
     """Skies on disk; none where the file is absent or damaged."""
-    try:
-        with np.load(path) as kept:
-            return list(kept["rows"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return []
+    return list((read_arrays(path) or {}).get("rows", []))
 
 
 def _write(path: Path, rows: list[np.ndarray]) -> None:
-    stream = io.BytesIO()
-    np.savez(stream, rows=np.stack(rows))
-    write_atomically(path, stream.getvalue())
+    write_arrays(path, {"rows": np.stack(rows)}, "choose a folder you may write to")

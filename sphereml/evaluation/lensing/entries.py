@@ -145,7 +145,7 @@ def setting_entry(study: Setting) -> dict[str, Any]:
 
 
 def omega_c_entry(study: Setting) -> dict[str, Any]:
-    fits = study.density_fits()
+    fits = study.fiducials.density_fits()
     first = next(iter(fits.values()))
     models = {name: fit.to_json() for name, fit in fits.items()}
     return {"grid": first.grid[::4].tolist(), "fiducial": first.fiducial, "models": models}

@@ -17,6 +17,7 @@ import torch
 
 from sphereml.evaluation.lensing.estimates import Estimates
 from sphereml.lensing.flat_estimator import mean_field
+from sphereml.progress import TimeLeft
 from sphereml.sources.batch import Part, batch_seed
 from sphereml.sources.lensed_patches import PatchSource
 from sphereml.tasks.lensing import LensingSample, LensingTask
@@ -124,10 +125,12 @@ def reconstruct(patches: PatchSet, estimators: Sequence[Estimates], say: Callabl
     device = best_device()
     truths: list[dict[str, torch.Tensor]] = []
     lots: list[dict[str, dict[str, torch.Tensor]]] = []
+    left, done = TimeLeft(patches.count), 0
     for sample in patches.batches(device):
         truths.append({key: image.float().cpu() for key, image in sample.truth.items()})
         lots.append({name: dict(maps) for estimate in estimators for name, maps in estimate(sample).items()})
-        say(f"  {sum(len(truth['kappa']) for truth in truths)} of {patches.count} patches")
+        done += len(truths[-1]["kappa"])
+        say(f"  {done} of {patches.count} patches{left(done)}")
     images = {name: _joined([lot[name] for lot in lots]) for name in lots[0]}
     return Reconstructions(_joined(truths), images, patches.groups)
 

@@ -18,17 +18,14 @@ from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
 from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, wiener_weights
 from sphereml.evaluation.lensing.estimates import Estimates, NetworkEstimate, QuadraticEstimate
-from sphereml.evaluation.lensing.matter_density import SHIFT, DensityFit
+from sphereml.evaluation.lensing.fiducials import Fiducials
 from sphereml.evaluation.lensing.noise import Judged, patch_bands
 from sphereml.evaluation.lensing.nulls import NullTest, null_test
-from sphereml.evaluation.lensing.responses import A_LENS, response_slope
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
-from sphereml.evaluation.response import Response
 from sphereml.evaluation.run_groups import same_but_seed
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
-from sphereml.simulate.cmb_spectra import CmbSpectra, load_spectra
 from sphereml.tasks.lensing import LensingTask
 from sphereml.training.predictor import Predictor
 from sphereml.training.runs import Run
@@ -137,7 +134,7 @@ class Setting:
 
     @cached_property
     def test(self) -> Reconstructions:
-        return self._cleaned("test", self.sets.part("test"))
+        return self.cleaned("test", self.sets.part("test"))
 
     @cached_property
     def _mean_fields(self) -> dict[str, torch.Tensor]:
@@ -147,7 +144,7 @@ class Setting:
     def _mean_fields_of_others(self) -> dict[str, torch.Tensor]:
         return self._raw_validation.mean_fields_of_others(self.quadratic)
 
-    def _cleaned(self, what: str, patches: PatchSet) -> Reconstructions:
+    def cleaned(self, what: str, patches: PatchSet) -> Reconstructions:
         """Less the mean fields, each patch without its own share (or that of its like, of the same phases)."""
         related = patches.stream == "validation" and self.config.lensing.simulator == "flat"
         return self._reconstruct(what, patches).without(self._mean_fields_of_others if related else self._mean_fields)
@@ -232,80 +229,15 @@ class Setting:
         return {
             sky: {
                 name: null_test(powers, self.judged[name], patches.groups)
-                for name, powers in self.powers(self._cleaned(sky, patches)).items()
+                for name, powers in self.powers(self.cleaned(sky, patches)).items()
             }
             for sky, patches in sets.items()
         }
 
-    def density_fits(self) -> dict[str, DensityFit]:
-        """Of omega_c, by name; ``truth`` is what the true maps would say."""
-        theory = {omega: self.bands.average(found.kappa) for omega, found in self._omega_spectra.items()}
-        validation, test = self._omega_powers["validation"], self._omega_powers["test"]
-        simulated = sorted(test)
-        names = validation[simulated[1]]
-        return {
-            name: DensityFit(_of(validation, name), _of(test, name), theory, simulated[1], self._drawn_groups)
-            for name in names
-        }
-
-    @property
-    def _drawn_groups(self) -> np.ndarray:
-        return self.sets.of("test", self.task.drawn()).groups
-
     @cached_property
-    def _omega_spectra(self) -> dict[float, CmbSpectra]:
-        """By omega_c, of which the outermost two are not simulated."""
-        fiducial = self.config.lensing.cosmology.omch2
-        return {round(fiducial + step * SHIFT, 6): self._spectra(step * SHIFT) for step in (-2, -1, 0, 1, 2)}
-
-    @cached_property
-    def _omega_powers(self) -> dict[str, dict[float, dict[str, PatchPowers]]]:
-        """By part, omega_c of the patches and name."""
-        simulated = sorted(self._omega_spectra)[1:-1]
-        return {
-            part: {omega: self._shifted(part, omega, self._omega_spectra[omega]) for omega in simulated}
-            for part in ("validation", "test")
-        }
-
-    @cached_property
-    def _lens_powers(self) -> dict[float, dict[str, PatchPowers]]:
-        """By A_lens of test patches, whose potential's power is so many times the fiducial one, and name."""
-        spectra, found = self.task.spectra, {}
-        for strength in A_LENS:
-            if strength == 1 and self.config.lensing.simulator == "flat":
-                found[strength] = self.powers(self.test)
-                continue
-            patches = self.sets.of("test", self.task.drawn(replace(spectra, potential=strength * spectra.potential)))
-            found[strength] = self.powers(self._cleaned(f"test, A_lens = {strength:g}", patches))
-        return found
-
-    def responses(self, omega_c: bool = True) -> dict[str, dict[str, Response]]:
-        """Slope of recovered against true power of kappa, by what is varied (A_lens, and omega_c) and name."""
-        varied = {"A_lens": self._lens_powers} | ({"omega_c": self._omega_powers["test"]} if omega_c else {})
-        return {
-            what: {
-                name: response_slope(_of(powers, name), judged.response, self._drawn_groups)
-                for name, judged in self.judged.items()
-            }
-            for what, powers in varied.items()
-        }
-
-    def _spectra(self, step: float) -> CmbSpectra:
-        """Of an omega_c that is so much larger."""
-        lensing = self.config.lensing
-        moved = replace(lensing.cosmology, omch2=round(lensing.cosmology.omch2 + step, 6))
-        self.say(f"CAMB's spectra of omega_c = {moved.omch2:.4f}")
-        return load_spectra(lensing.spectra_lmax, moved)
-
-    def _shifted(self, part: str, omega: float, spectra: CmbSpectra) -> dict[str, PatchPowers]:
-        """Powers of patches of another cosmology, and of their truth; the filters stay fiducial."""
-        if omega == self.config.lensing.cosmology.omch2 and self.config.lensing.simulator == "flat":
-            powers = self.powers(self.validation if part == "validation" else self.test)
-        else:
-            patches = self.sets.of(part, self.task.drawn(spectra))
-            powers = self.powers(self._cleaned(f"{part}, omega_c = {omega:.4f}", patches))
-        truth = next(iter(powers.values())).truth
-        return powers | {"truth": PatchPowers(self.bands, truth, truth, truth)}
+    def fiducials(self) -> Fiducials:
+        """Skies of other cosmologies, seen by the same estimates."""
+        return Fiducials(self)
 
     @cached_property
     def errors(self) -> dict[str, CalibratedError]:
@@ -333,8 +265,3 @@ class Setting:
     def seconds(self) -> dict[str, float]:
         """What each training took."""
         return {name: float(run.manifest().get("seconds_train", np.nan)) for name, run in self.runs.items()}
-
-
-def _of(side: dict[float, dict[str, PatchPowers]], name: str) -> dict[float, PatchPowers]:
-    """The powers of one estimate by fiducial."""
-    return {fiducial: powers[name] for fiducial, powers in side.items()}

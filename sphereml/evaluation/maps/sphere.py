@@ -8,8 +8,9 @@ maps keep their means, and r of a band is that of its powers, as is usual for po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -111,10 +112,15 @@ def score_sphere(
 
 @dataclass(frozen=True, eq=False)
 class JackknifeMasks:
-    """A mask ``(npix,)`` and the same without each block of sky, ``left`` ``(nblock, npix)`` of weights ``size``."""
+    """A mask ``(npix,)`` and the same without each block of sky, made one at a time.
+
+    ``blocks`` ``(npix,)`` says in which block a pixel lies, ``used`` which of them the mask holds, ``size`` their
+    weights.
+    """
 
     whole: np.ndarray
-    left: np.ndarray
+    blocks: np.ndarray
+    used: np.ndarray
     size: np.ndarray
 
     @classmethod
@@ -126,7 +132,12 @@ class JackknifeMasks:
         if len(used) < 2:
             what = "the test region lies in one block of sky: no standard error"
             raise UserError(what, "raise evaluation.block_nside")
-        return cls(mask, np.where(blocks == used[:, None], 0.0, mask), size[used])
+        return cls(mask, blocks, used, size[used])
+
+    @property
+    def left(self) -> Iterator[np.ndarray]:
+        """The mask without each block in turn."""
+        return (np.where(self.blocks == block, 0.0, self.whole) for block in self.used)
 
     @property
     def grid(self) -> HealpixGrid:
@@ -139,4 +150,4 @@ class JackknifeMasks:
 
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""
-        return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in (self.whole, *self.left))])
+        return np.stack([statistic(self.whole, 3), *(statistic(one, 0) for one in chain((self.whole,), self.left))])

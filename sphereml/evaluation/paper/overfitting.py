@@ -31,11 +31,11 @@ def overfitting(sky: Sky, split: Split, bands: Bands, scales: list[float]) -> li
 
 def _features(sky: Sky, scales: list[float]) -> Iterator[tuple[np.ndarray, int, int]]:
     channels = sky.inputs.shape[1]
+    parts = part_by_scale(sky.inputs, scales).reshape(*sky.inputs.shape, len(scales))
     for count in [2**power for power in range(channels.bit_length()) if 2**power < channels] + [channels]:
         edges = np.linspace(0, channels, count, endpoint=False).astype(int)
-        grouped = np.add.reduceat(sky.inputs, edges, axis=1)
-        yield grouped, count, 1
-        yield part_by_scale(grouped, scales), count, len(scales)
+        yield np.add.reduceat(sky.inputs, edges, axis=1), count, 1
+        yield np.add.reduceat(parts, edges, axis=1).reshape(sky.grid.npix, -1), count, len(scales)
 
 
 def _row(sky: Sky, split: Split, bands: Bands, features: np.ndarray, channels: int, scales: int) -> dict[str, Any]:
