@@ -23,8 +23,12 @@ demo: setup
 test: lint
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: setup
+test-slow: $(VENV)/.cluster-installed
 	@$(BIN)/python -m pytest -m slow
+
+$(VENV)/.cluster-installed: $(VENV)/.installed
+	@$(PIP) install --constraint constraints.txt --editable '.[cluster]'
+	@touch $@
 
 docs: $(VENV)/.docs-installed
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
@@ -21,7 +24,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "README.md"]
@@ -35,6 +38,7 @@ nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"
 source_suffix = {".md": "myst-nb", ".rst": "restructuredtext", ".py": "myst-nb"}
 exclude_patterns += ["conf.py", "reference_pages.py"]
 autodoc_typehints = "signature"
@@ -54,10 +58,26 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+html_context = {"default_mode": "auto"}
 html_sidebars = {"index": []}
 # Pages that say no language for a block of output or of a table of keys.
 suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
 
 
+# Browsers draw MathML themselves: no script, nothing from the network.
+html_math_renderer = "mathml"
+
+
+def render_inline(writer: Any, node: nodes.Element) -> None:
+    writer.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def render_block(writer: Any, node: nodes.Element) -> None:
+    writer.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", inline_renderers=(render_inline, None), block_renderers=(render_block, None))
     app.connect("builder-inited", lambda app: write_reference_pages(HERE / "generated"))

@@ -250,14 +250,13 @@ _MADE: dict[str, Path] = {}
 
 
 def made_runs(factory: pytest.TempPathFactory) -> Path:
-    """A folder with the finished runs of two baselines and a network, compared and predicted; made once a session."""
+    """A folder with the finished runs of a baseline and a network, compared; made once a session."""
     if "runs" not in _MADE:
         root = factory.mktemp("faults")
         words = [*TINY, f"data.stores={root / 'stores'}", f"output={root / 'runs'}"]
-        for model in ("linear", "integrated", "unet_sphere"):
+        for model in ("linear", "unet_sphere"):
             done("train", *words, f"model={model}")
         done("compare", root / "runs/test")
-        done("predict", root / "runs/test")
         _MADE["runs"] = root
     return _MADE["runs"]
 

@@ -142,33 +142,50 @@ def test_every_row_of_the_shipped_study_composes(name: str):
 ROWS = {
     "unet_flat_2": ["model=unet_flat", "training.seed=2", "model.name=unet_flat"],
     "lambda_60": ["model=unet_flat", "loss.lambda_r=60"],
+    "wide_linear": ["model=linear", "model.name=linear", "data.name=wide", "data.galaxy.velocity_start=-80"],
     "east_integrated": ["model=integrated", "model.name=integrated", "split=east_west"],
     "east_linear": ["model=linear", "model.name=linear", "split=east_west"],
 }
 
 
-def test_the_study_is_restartable_and_says_which_conclusions_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+LINES = [*DEMO, "models=[integrated,linear,unet_flat]"]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an experiment of these rows, and where its runs will be."""
     monkeypatch.chdir(tmp_path)
     rows = "{" + ", ".join(f"{name}: [{', '.join(words)}]" for name, words in ROWS.items()) + "}"
-    lines = [*DEMO, "models=[integrated,linear,unet_flat]"]
     experiment = tmp_path / "configs" / "experiment" / "small.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(f"# @package _global_\nname: small\nevaluation: {{study: dust_paper}}\nrows: {rows}\n")
-    configs = model_configs(["experiment=small", *lines])
+    return tmp_path / "runs/small"
+
+
+def test_rows_are_runs_beside_the_models_and_the_command_line_is_above_them(small: Path):
+    configs = model_configs(["experiment=small", *LINES])
     assert [(one.model.name, one.training.seed, one.loss.lambda_r, one.split.name) for one in configs[3:]] == [
         ("unet_flat", 2, 30, "north_south"),
         ("lambda_60", 1, 60, "north_south"),
+        ("linear", 1, 30, "north_south"),
         ("integrated", 1, 30, "east_west"),
         ("linear", 1, 30, "east_west"),
     ]
     assert not any(one.rows for one in configs) and {one.training.epochs for one in configs} == {2}
-    done("train", "experiment=small", *lines, "model=linear")
-    first = done("study", "experiment=small", *lines)
+    assert "task=dust" in sphereml("study", "experiment=small", "task=maps", *LINES, "model=linear").refusal
+
+
+@pytest.mark.slow
+def test_the_study_is_restartable_and_says_which_conclusions_hold(small: Path):
+    done("train", "experiment=small", *LINES, "model=linear")
+    first = done("study", "experiment=small", *LINES)
     assert "linear: already trained" in first.out and "conclusions of arXiv:1904.13265" in first.out
-    result = load_result(tmp_path / "runs/small")
-    assert all(run.manifest()["tested"] for run in find_runs(tmp_path / "runs/small"))
+    result = load_result(small)
+    assert all(run.manifest()["tested"] for run in find_runs(small))
     skies = result.content["skies"]
-    assert set(skies) == {"galaxy-north_south", "galaxy-east_west"}
+    assert set(skies) == {"galaxy-north_south", "wide-north_south", "galaxy-east_west"}
+    other_channels = skies["wide-north_south"]["claims"][-1]
+    assert other_channels["text"].startswith("With the channels of wide the row linear") and other_channels["rows"]
     claims = {claim["text"]: claim for claim in skies["galaxy-north_south"]["claims"]}
     above = claims["The U-Net is above the integrated column."]
     assert above["rows"] == ["unet_flat, 2 seeds", "integrated"] and above["holds"] in (True, False)
@@ -176,7 +193,6 @@ def test_the_study_is_restartable_and_says_which_conclusions_hold(tmp_path: Path
     weights = [row["weights"] for row in result.content["overfitting"]]
     assert weights == sorted(weights) and weights[0] == 1 and weights[-1] == 24
     assert result.content["overfitting"][-1]["train"]["r50"] > result.content["overfitting"][0]["train"]["r50"]
-    page = (tmp_path / "runs/small/report.html").read_text()
+    page = (small / "report.html").read_text()
     assert "lambda_60" in page and "hold" in page
     assert {row["row"] for row in result.rows()} >= {"lambda_60", "unet_flat, 2 seeds"}
-    assert "task=dust" in sphereml("study", "experiment=small", "task=maps", *lines, "model=linear").refusal

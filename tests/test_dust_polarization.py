@@ -265,6 +265,17 @@ def test_the_study_has_e_and_b_and_the_templates_are_q_and_u(study):
     assert np.isfinite(q).all() and u.std() > 0
 
 
+def test_a_polarized_sky_is_cleaned_of_its_template(study, tmp_path):
+    """What ``marginalize`` leaves of a template times a number is nothing."""
+    path, mask = study.study / "templates" / "structure_tensor.fits", tmp_path / "mask.fits"
+    healpy.write_map(mask, hemispheres(SKY).test.astype(np.float32), nest=True, coord="G")
+    out = tmp_path / "cleaned"
+    done("marginalize", "--sky", f"{path}[Q,U]", "--template", path, "--mask", mask, "--out", out)
+    result = json.loads((out / "marginalization.json").read_text())
+    assert result["amplitudes"] == pytest.approx([1.0], abs=1e-6)
+    assert max(result["after"]["BB"]) < 1e-6 * max(result["before"]["BB"])
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -64,7 +64,7 @@ def test_a_full_disc(tmp_path, record_property):
     root.mkdir()
     prepared(root)
     tally = Tally("full discs (every second with room again)")
-    fill("marginalize", 2, root, tally)
+    fill("marginalize", 1, root, tally)
     tally.finish(record_property)
 
 

@@ -407,7 +407,7 @@ def run_lines(root: Path, place: Path) -> Iterator[Case]:
 # ----------------------------------------------------------------------------------------- the trials
 
 
-@pytest.mark.parametrize("share", [pytest.param(12, id="sample"), pytest.param(1, id="full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [pytest.param(20, id="sample"), pytest.param(1, id="full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["special files", "settings", "options", "texts", "runs"])
 def test_hostile(kind, share, good, tmp_path, tmp_path_factory, record_property, monkeypatch):
     monkeypatch.chdir(tmp_path)

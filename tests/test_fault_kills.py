@@ -204,7 +204,7 @@ def test_kills_of_a_light_verb(tmp_path, record_property):
     server, root = Server(imports=""), tmp_path / "place"
     root.mkdir()
     prepared(root)
-    kill(server, "marginalize", 2, root, record_property)
+    kill(server, "marginalize", 1, root, record_property)
     server.close()
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import model_configs, not_a_file, open_runs, say
+from sphereml.cli.experiment import model_configs, not_a_file, open_runs
+from sphereml.cli.output import tell
 from sphereml.config.schema import CrossFitConfig, ExperimentConfig
 from sphereml.config.validation import validate
 from sphereml.errors import UserError
@@ -33,6 +34,13 @@ def add_cross_fitting(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--buffer", type=float, metavar="DEG", help="default: receptive field plus twice the join")
     group.add_argument("--seeds", type=int, metavar="N", help="networks of each region (default 1)")
     group.add_argument("--realizations", type=int, default=0, metavar="N", help="write N skies that the errors allow")
+
+
+def refuse_alone(options: argparse.Namespace) -> None:
+    """Raise UserError for a flag of cross-fitting without ``--cross-fit``."""
+    given = [key for key in (*_SETTINGS, "realizations") if getattr(options, key)]
+    if given and not options.cross_fit:
+        raise UserError(f"--{given[0]} without --cross-fit", "add it, or leave the flag out")
 
 
 def write_cross_fitted(options: argparse.Namespace) -> list[Path]:
@@ -69,14 +77,14 @@ def _plans(options: argparse.Namespace) -> Iterator[tuple[str, CrossFit]]:
             config.data.stores = options.stores or config.data.stores
             yield (
                 config.model.name,
-                CrossFit(config, Path(config.output) / config.name, _settings(config, options), say),
+                CrossFit(config, Path(config.output) / config.name, _settings(config, options), tell),
             )
         return
     if options.overrides:
         raise UserError(f"--cross-fit of a run with {options.overrides[0]}", "give words alone, or runs alone")
     runs = open_runs(options)
     for name, run in zip(run_names(runs), runs, strict=True):
-        yield name, CrossFit(run.config, run.folder.parent, _settings(run.config, options), say)
+        yield name, CrossFit(run.config, run.folder.parent, _settings(run.config, options), tell)
 
 
 def _settings(config: ExperimentConfig, options: argparse.Namespace) -> CrossFitConfig:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.cross_fitting import add_cross_fitting, write_cross_fitted
+from sphereml.cli.cross_fitting import add_cross_fitting, refuse_alone, write_cross_fitted
 from sphereml.cli.experiment import add_runs, not_a_file, open_runs
 from sphereml.cli.output import say, say_json, tell
 
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """``--data`` may be a folder of maps, a prepared store, or words such as ``data=NAME`` for other data."""
+    refuse_alone(options)
     paths = write_cross_fitted(options) if options.cross_fit else _ordinary(options)
     if options.json:
         say_json([str(path) for path in paths])

@@ -42,15 +42,19 @@ def picture(path: Path, mend: str) -> dict[str, Any]:
     """``source`` (data URI), ``width`` and ``height`` of a PNG, and ``dark``, its twin of ``dark/`` or None.
 
     Raises:
-        UserError: it is no PNG, or missing.
+        UserError: it is no PNG, missing or damaged, or its twin is.
     """
+    twin = path.parent / "dark" / path.name
+    return embedded(_whole_picture(path, mend), _whole_picture(twin, mend) if twin.is_file() else None)
+
+
+def _whole_picture(path: Path, mend: str) -> bytes:
     content = path.read_bytes() if path.is_file() else None
     if content is None or not content.startswith(_SIGNATURE):
         raise UserError(f"{path} is {'missing' if content is None else 'no PNG picture'}", mend)
     if not _is_whole(content):
         raise UserError(f"{path} is damaged", mend)
-    twin = path.parent / "dark" / path.name
-    return embedded(content, twin.read_bytes() if twin.is_file() else None)
+    return content
 
 
 def embedded(content: bytes, dark: bytes | None = None) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _write_bytes(path: Path, content: bytes) -> Path:
 _ON_DARK = {
     "#ffffff": "#16181b",
     "#000000": "#e6e7e9",
+    "#444444": "#b9bdc4",
     "#555555": "#b9bdc4",
     "#5f5f5f": "#a9adb3",
     "#808080": "#a9adb3",

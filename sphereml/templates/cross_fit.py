@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from sphereml.config.validation import validate
 from sphereml.data.split_files import Split
 from sphereml.data.splits import lune
 from sphereml.data.store import Sky
+from sphereml.data.work_items import do_items
 from sphereml.domains import Domain
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
@@ -34,7 +35,7 @@ from sphereml.sky.masks import apodize, near
 from sphereml.tasks import task_class
 from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
-from sphereml.training.fit import fit_task, warn
+from sphereml.training.fit import fit, fit_task, warn
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.runs import Run
 
@@ -154,6 +155,10 @@ class CrossFit:
         for task in everything:
             task.check()
         warn(everything, self.say)
+        if self.config.scheduler and self.given is None:  # workers read the sky from its store
+            train = partial(fit, options=options or FitOptions(resume=True))
+            found = iter(do_items(train, [task.config for task in everything], self.config.scheduler))
+            return [[next(found) for _ in fold] for fold in self.tasks]
         runs, left = [], TimeLeft(len(self.tasks))
         for number, fold in enumerate(self.tasks):
             self.say(f"fold {number + 1} of {len(self.tasks)}, buffer {self.buffer:g} degrees{left(number)}")

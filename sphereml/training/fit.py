@@ -10,6 +10,7 @@ import torch
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
+from sphereml.models.shared_statistics import process_count
 from sphereml.tasks import open_task
 from sphereml.tasks.protocol import Scaling, Task
 from sphereml.training.card import model_card
@@ -42,6 +43,9 @@ def fit_task(task: Task, options: FitOptions) -> Run:
     task.check()
     if not task.closed_form:
         _refuse_missing_logger(task.config.training.logger)
+    if (count := process_count()) != task.config.training.processes:
+        what = f"training.processes={task.config.training.processes}, and {count} of them train together"
+        raise UserError(what, "start `sphereml train` by torchrun or srun, or leave training.processes out")
     run, me = Run.of(task.config, task.identity()), this_process()
     if me.writes:
         run = train_once(run, task.provenance(), options, lambda run: _learn(run, task, options))

@@ -21,7 +21,10 @@ from sphereml.errors import UserError
 _FACTS = ("epochs", "best_epoch", "val_loss", "seconds_train")
 _SCORES = ("r50", "r150", "r_low")
 # They say where a run lies, or are columns of their own.
-_NOT_SHOWN = ("output", "data.folder", "data.stores", "models", "task", "model.name")
+_NOT_SHOWN = (
+    *("output", "scheduler", "data.folder", "data.stores", "models", "task", "model.name"),
+    *("training.threads", "training.processes", "training.logger"),
+)
 
 
 def list_runs(folders: Iterable[Path]) -> list[dict[str, Any]]:

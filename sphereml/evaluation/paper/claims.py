@@ -7,9 +7,11 @@ A claim about a row that was not run holds neither way: null.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from sphereml.evaluation.maps.patches import PATCH_BANDS
 from sphereml.evaluation.maps.scores import TargetScores
@@ -64,7 +66,21 @@ CLAIMS = (
 
 def check_claims(scores: TargetScores) -> list[dict[str, Any]]:
     """Every claim with ``holds`` (true, false, null) and, by band, the difference of its rows."""
-    return [_checked(claim, scores) for claim in CLAIMS]
+    return [_checked(claim, scores, scores) for claim in CLAIMS]
+
+
+def check_channels(scores: TargetScores, main: TargetScores, sky: str) -> list[dict[str, Any]]:
+    """For every row that two skies of one dust and one test region share, that other channels make it no better.
+
+    Args:
+        scores, main: of the sky called ``sky``, and of the first one.
+    """
+    if not np.array_equal(scores.held_out.test.frames, main.held_out.test.frames):
+        return []
+    names = dict.fromkeys(name.split(",")[0] for name in scores.shown)
+    text = "With the channels of {} the row {} is no better."
+    claims = [Claim(text.format(sky, name), name, name, "not above") for name in names]
+    return [_checked(claim, scores, main) for claim in claims]
 
 
 def shown_row(scores: TargetScores, name: str) -> str | None:
@@ -73,22 +89,16 @@ def shown_row(scores: TargetScores, name: str) -> str | None:
     return next(iter([*means, *([name] if name in scores.patches else [])]), None)
 
 
-def _checked(claim: Claim, scores: TargetScores) -> dict[str, Any]:
+def _checked(claim: Claim, scores: TargetScores, others: TargetScores) -> dict[str, Any]:
     entry: dict[str, Any] = {"text": claim.text, "paper": claim.paper, "holds": None, "difference": {}}
-    one, other = (shown_row(scores, name) for name in (claim.row, claim.other))
+    one, other = shown_row(scores, claim.row), shown_row(others, claim.other)
     if one is None or other is None:
         return entry
-    found = dict(_differences(scores, one, other))
-    wins = {band: int((scores.patches[one].bands[band] > scores.patches[other].bands[band]).sum()) for band in found}
+    first, second, test = scores.patches[one].bands, others.patches[other].bands, scores.held_out.test
+    found = {band: paired(first[band], second[band], test.block) for band in PATCH_BANDS if band in first}
+    wins = {band: int((first[band] > second[band]).sum()) for band in found}
     entry |= {"rows": [one, other], "difference": {band: difference.to_json() for band, difference in found.items()}}
-    return entry | {"wins": wins, "of": len(scores.held_out.test.frames), "holds": _holds(claim, found)}
-
-
-def _differences(scores: TargetScores, one: str, other: str) -> Iterator[tuple[str, PairedDifference]]:
-    for band in PATCH_BANDS:
-        if band in scores.patches[one].bands:
-            first, second = (scores.patches[name].bands[band] for name in (one, other))
-            yield band, paired(first, second, scores.held_out.test.block)
+    return entry | {"wins": wins, "of": len(test.frames), "holds": _holds(claim, found)}
 
 
 def _holds(claim: Claim, found: Mapping[str, PairedDifference]) -> bool | None:

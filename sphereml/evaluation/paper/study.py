@@ -6,14 +6,16 @@ Runs are comparable on one sky and one split; those of each are measured togethe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from sphereml.config.schema import ExperimentConfig
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
+from sphereml.evaluation.maps.scores import TargetScores
 from sphereml.evaluation.maps.study import MapStudy
-from sphereml.evaluation.paper.claims import check_claims
+from sphereml.evaluation.paper.claims import check_channels, check_claims
 from sphereml.evaluation.paper.overfitting import overfitting
 from sphereml.evaluation.paper.result import DustPaperResult
 from sphereml.evaluation.protocol import Result, Study
@@ -38,23 +40,40 @@ class DustPaperStudy(Study):
             raise UserError(f"{others[0].model.name} is a run of {others[0].task}", "the dust paper is of task=dust")
 
     def measure(self) -> DustPaperResult:
-        comparisons: dict[str, Comparison] = {}
-        skies: dict[str, Any] = {}
-        weights: list[dict[str, Any]] = []
-        for name, runs in _by_sky(self.runs).items():
-            study = MapStudy(runs, self.options)
-            for run in runs:
-                _record_test(run)
-            comparisons[name] = study.measure()
-            drawing = comparisons[name].drawing
-            assert drawing is not None
-            target = next(iter(drawing.scores.values()))
-            skies[name] = comparisons[name].content | {"claims": check_claims(target)}
-            if not weights and "overfitting" not in self.options.skip:
-                nodes = list(study.config.model.scales)
-                weights = overfitting(study.sky.whole(), study.split, study.held_out.bands, nodes)
-        content = {"experiment": self.runs[0].config.name, "skies": skies, "overfitting": weights, "notes": _NOTES}
-        return DustPaperResult(content, comparisons)
+        measured = {name: self._measured(runs) for name, runs in _by_sky(self.runs).items()}
+        first = next(iter(measured.values()))
+        content = {
+            "experiment": self.runs[0].config.name,
+            "skies": {name: one.comparison.content | {"claims": one.claims(first)} for name, one in measured.items()},
+            "overfitting": [] if "overfitting" in self.options.skip else first.overfitting(),
+            "notes": _NOTES,
+        }
+        return DustPaperResult(content, {name: one.comparison for name, one in measured.items()})
+
+    def _measured(self, runs: Sequence[Run]) -> _MeasuredSky:
+        study = MapStudy(runs, self.options)
+        for run in runs:
+            _record_test(run)
+        comparison = study.measure()
+        assert comparison.drawing is not None
+        return _MeasuredSky(study, comparison, next(iter(comparison.drawing.scores.values())))
+
+
+@dataclass(frozen=True, eq=False)
+class _MeasuredSky:
+    """The runs on one sky and split, and their scores for the one target."""
+
+    study: MapStudy
+    comparison: Comparison
+    scores: TargetScores
+
+    def claims(self, first: _MeasuredSky) -> list[dict[str, Any]]:
+        more = [] if self is first else check_channels(self.scores, first.scores, self.study.config.data.name)
+        return check_claims(self.scores) + more
+
+    def overfitting(self) -> list[dict[str, Any]]:
+        study = self.study
+        return overfitting(study.sky.whole(), study.split, study.held_out.bands, list(study.config.model.scales))
 
 
 def _record_test(run: Run) -> None:
