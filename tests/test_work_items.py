@@ -125,7 +125,7 @@ def test_a_lost_scheduler_is_one_line_and_the_work_goes_on(tmp_path):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     running = [
         subprocess.Popen(head, **quiet),
-        subprocess.Popen([*worker, "--no-dashboard", "--death-timeout", "20"], **quiet),
+        subprocess.Popen([*worker, "--no-dashboard", "--no-nanny"], **quiet),
     ]
     try:
         for _ in range(300):

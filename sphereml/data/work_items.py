@@ -20,6 +20,8 @@ from sphereml.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# Seconds until a scheduler without workers is given up.
+_PATIENCE = 60
 _GOES_ON = "the same line goes on with what is not done"
 
 
@@ -86,6 +88,8 @@ def _client(scheduler: str) -> Iterator[Any]:
         import distributed
     except ImportError:
         raise UserError(f"scheduler={scheduler} needs Dask", "pip install 'sphereml[cluster]'") from None
+    # Its own account of a lost connection is pages of traceback.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     cluster, address = None, scheduler
     if scheduler == "local":
         options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
@@ -97,7 +101,12 @@ def _client(scheduler: str) -> Iterator[Any]:
         mend = "start it: dask scheduler, and dask worker beside it"
         raise UserError(f"there is no scheduler at {address}", mend) from None
     try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
         yield client
+    except distributed.TimeoutError:
+        raise UserError(
+            f"the scheduler at {address} has no workers", "start some: dask worker, with its address"
+        ) from None
     finally:
         # A busy machine may be slow to end them; their processes end with ours.
         with suppress(TimeoutError, OSError):
