@@ -258,6 +258,8 @@ def test_the_study_has_e_and_b_and_the_templates_are_q_and_u(study):
     assert set(content["paired_sphere"]["unet_spin"]) == {"linear", "structure_tensor", "unet_flat"}
     assert set(content["polarization"]["unet_flat"]) == {"sphere", "flat"}
     assert {"ee_bb", "te", "tb", "eb", "true_ee_bb"} < set(content["polarization"]["linear"]["flat"])
+    page = (study.study / "report.html").read_text()
+    assert "B: Correlation on the sphere" in page and "Polarization on the sphere" in page and "BB left" in page
     path = study.study / "templates" / "unet_spin.fits"
     (q, u), header = healpy.read_map(path, field=(0, 1), h=True)
     cards = dict(header)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.masks import apodize, disc, fill_gaps, near, regrade, regrade_mask, to_galactic
+from sphereml.sky.masks import apodize, disc, fill_gaps, near, regrade, regrade_mask, threshold_mask, to_galactic
 
 GRID = HealpixGrid(8)
 VECTORS = GRID.vectors()
@@ -78,3 +78,15 @@ def test_a_lone_gap_is_the_mean_of_its_siblings():
     assert fill_gaps(values)[101] == np.mean([100, 102, 103])
     with pytest.raises(ValueError, match="nothing"):
         fill_gaps(np.full(48, np.nan))
+
+
+def test_what_is_kept_of_the_known_sky_knows_nothing_of_the_rest():
+    """The faintest share is that of the known pixels; the rest is kept by their threshold and changes none of them."""
+    grid, rng = HealpixGrid(16), np.random.default_rng(2)
+    values = np.exp(rng.normal(size=grid.npix))
+    known = grid.lonlat()[0] > 120
+    first = threshold_mask(values, grid, 0.6, 8.0, known)
+    second = threshold_mask(np.where(known, values, 50 * values), grid, 0.6, 8.0, known)
+    np.testing.assert_array_equal(first[known], second[known])
+    assert first[known].mean() == pytest.approx(0.6, abs=1e-3)
+    assert 0.4 < first[~known].mean() < 0.8 and second[~known].mean() < 0.1

@@ -115,7 +115,7 @@ def _kappa(options: argparse.Namespace, kappa: FieldMaps, lmax: int) -> np.ndarr
     from sphereml.lensing.full_sky import wiener_kappa
 
     reach = min(lmax, 3 * kappa.grid.nside - 1)
-    curves = None if options.filtered else _curves(parse_reference(options.kappa))
+    curves = None if options.filtered else _curves(parse_reference(options.kappa), options.no_checksum)
     values = np.nan_to_num(kappa.values[0, 0], nan=0.0)
     if curves is None:
         return analysis(values, reach)
@@ -125,15 +125,22 @@ def _kappa(options: argparse.Namespace, kappa: FieldMaps, lmax: int) -> np.ndarr
     return wiener_kappa(analysis(values, reach), power, n0, response)
 
 
-def _curves(reference: ColumnReference) -> dict[str, np.ndarray] | None:
+def _curves(reference: ColumnReference, edited: bool) -> dict[str, np.ndarray] | None:
     """The curves that stand beside an estimate of ours, None in every other file."""
     import numpy as np
     from astropy.io import fits
 
-    with fits.open(reference.path) as file:
-        if "CURVES" not in file:
+    from sphereml.data.fits_checksums import refuse_stale
+    from sphereml.data.fits_files import open_fits
+
+    with open_fits(reference.path) as checked:
+        unit = next((one for one in checked.units() if str(one.header.get("EXTNAME")).strip() == "CURVES"), None)
+        if unit is None:
             return None
-        table = file["CURVES"].data
+        if not edited:
+            refuse_stale(unit)
+        with fits.open(reference.path) as file:
+            table = file[unit.number].data
         return {name: np.asarray(table[name], dtype=np.float64) for name in ("N0", "RESPONSE", "C_KAPPA")}
 
 

@@ -50,6 +50,13 @@ def _one_file(folder: Path, letter: str) -> Path:
 
 
 def _sum(path: Path, name: str, channels: Sequence[int]) -> np.ndarray:
+    try:
+        return _sum_of(path, name, channels)
+    except (OSError, RuntimeError) as error:  # what HDF5 says of a damaged file
+        raise UserError(f"{path.name} is not a readable HDF5 file ({error})", "fetch it again") from None
+
+
+def _sum_of(path: Path, name: str, channels: Sequence[int]) -> np.ndarray:
     with _h5py().File(path, "r") as file:
         if name not in file or file[name].ndim != 2:
             raise UserError(f"{path.name} has no cube {name}", f"its datasets are {', '.join(file) or 'none'}")

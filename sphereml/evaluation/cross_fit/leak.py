@@ -120,7 +120,7 @@ class LeakTest:
 
     def _templates(self, strength: float, number: int, cmb: np.ndarray) -> dict[str, np.ndarray]:
         """Templates of the trainings on the target with this CMB in it."""
-        name, folder = f"sky{number}_strength{strength:g}", self.run.folder.parent / "cmb_leak"
+        name, folder = f"cmb{self.seed}_{number}_strength{strength:g}", self.run.folder.parent / "cmb_leak"
         self.say(f"{self.run.name}: sky {number} of CMB, strength {strength:g}")
         sky = replace(self.sky, targets=(self.sky.targets + strength * cmb).astype(np.float32))
         task = self._task(sky, name, folder)
@@ -134,28 +134,25 @@ class LeakTest:
         return open_map_task(config, self.say, sky, read_split(self.run.split_path))
 
     def _compared(self, kind: str, template: np.ndarray, cmb: np.ndarray, strength: float) -> dict[str, Any]:
-        mask, lmax, fields = self.masks[kind], self.sky.grid.safe_lmax, self.sky.target_fields
-        control, leak, added = (
-            dict(components(maps, fields, mask)) for maps in (self.controls[kind], template, strength * cmb)
-        )
+        """By component: transfer and its error, correlation and control, each ``(nband,)``."""
+        maps = (self.controls[kind], template, strength * cmb)
+        control, leak, added = (dict(components(one, self.sky.target_fields, self.masks[kind])) for one in maps)
         entry = {}
-        for name in control:
-            if name not in self.names:
-                continue
-
-            def power(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-                return band_power(cross_spectrum(one, other, lmax), self.bands)
-
-            cmb_power = power(added[name], added[name])
-            chance = [power(leak[name] - control[name], null[name]) / cmb_power for null in self._nulls[kind]]
-            norm = np.sqrt(power(control[name], control[name]) * cmb_power)
+        for name in self.names:
+            own, power = leak[name] - control[name], self._power(added[name], added[name])
+            chance = [self._power(own, null[name]) for null in self._nulls[kind]]
+            norm = np.sqrt(self._power(control[name], control[name]) * power)
             entry[name] = {
-                "transfer": power(leak[name] - control[name], added[name]) / cmb_power,
-                "error": strength * np.std(chance, axis=0),
-                "correlation": power(leak[name], added[name]) / norm,
-                "control": power(control[name], added[name]) / norm,
+                "transfer": self._power(own, added[name]) / power,
+                "error": strength * np.std(chance, axis=0) / power,
+                "correlation": self._power(leak[name], added[name]) / norm,
+                "control": self._power(control[name], added[name]) / norm,
             }
         return entry
+
+    def _power(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Cross power of coefficients ``(nalm,)`` in the bands."""
+        return band_power(cross_spectrum(one, other, self.sky.grid.safe_lmax), self.bands)
 
     @cached_property
     def _nulls(self) -> dict[str, list[dict[str, np.ndarray]]]:

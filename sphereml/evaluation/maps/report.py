@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.maps.comparison import Comparison
-from sphereml.evaluation.maps.table import shown_rows
+from sphereml.evaluation.maps.table import QUANTITIES, shown_rows
 from sphereml.evaluation.pages import ABSENT, facts, is_finite, links, number, open_environment, picture
 from sphereml.evaluation.protocol import read_json
 
@@ -59,7 +59,8 @@ def render(comparison: Mapping[str, Any], figures: list[dict[str, Any]], found: 
         models=models,
         best=comparison.get("best") or {},
         sphere_bands=_sphere_bands(models),
-        sphere_tables=_sphere_tables(comparison),
+        sphere_tables=_tables_by_target(comparison),
+        polarization=_polarization(comparison),
         timed=any("seconds_train" in m or "seconds_predict" in m for m in models.values()),
         paired={name: pairs for name, pairs in (comparison.get("paired") or {}).items() if name in models},
         marginalization=_marginalization(comparison),
@@ -122,6 +123,25 @@ def _sphere_bands(models: Mapping[str, Any]) -> list[str]:
         band for model in models.values() for band, value in (model.get("sphere") or {}).items() if value is not None
     }
     return [band for band in ("r_low", "r50", "r150") if band in found]
+
+
+def _tables_by_target(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """:func:`_sphere_tables` of every target, its name before the title where there are several."""
+    others = comparison.get("other_targets") or {}
+    found = {} if others else _sphere_tables(comparison)
+    for name, scores in ({comparison["target"]: {}} | others).items() if others else ():
+        found |= {f"{name}: {title}": rows for title, rows in _sphere_tables({**comparison, **scores}).items()}
+    return found
+
+
+def _polarization(comparison: Mapping[str, Any], band: str = "r50") -> dict[str, Any] | None:
+    """What else is known of predicted Q and U on the sphere in one band, a row a model."""
+    models = {name: one["sphere"] for name, one in (comparison.get("polarization") or {}).items()}
+    if not models:
+        return None
+    known = {key: heading for key, heading in QUANTITIES.items() if key in next(iter(models.values()))}
+    rows = {name: [one[key].get(band) for key in known] for name, one in models.items()}
+    return {"band": comparison["ell_bands"][band], "headings": list(known.values()), "rows": rows}
 
 
 def _sphere_tables(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -90,7 +90,7 @@ def _measured(value: float | None, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
 
 
-_QUANTITIES = {"left_ee": "EE left", "left_bb": "BB left", "ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
+QUANTITIES = {"left_ee": "EE left", "left_bb": "BB left", "ee_bb": "EE/BB", "te": "r_TE", "tb": "r_TB", "eb": "r_EB"}
 
 
 def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None:
@@ -98,7 +98,7 @@ def _print_polarization(comparison: Mapping[str, Any], console: Console) -> None
     models, band = comparison["polarization"], "r50"
     lo, hi = comparison["ell_bands"][band]
     first = next(iter(models.values()))["sphere"]
-    known = {key: heading for key, heading in _QUANTITIES.items() if key in first}
+    known = {key: heading for key, heading in QUANTITIES.items() if key in first}
     edges = [one["fraction"] for one in first["angles"]]
     title = (
         f"polarization on the sphere, {lo:g}-{hi:g}; mean |angle off| in degrees (45: chance) by polarization fraction"
