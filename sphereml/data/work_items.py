@@ -89,7 +89,8 @@ def _client(scheduler: str) -> Iterator[Any]:
     except ImportError:
         raise UserError(f"scheduler={scheduler} needs Dask", "pip install 'sphereml[cluster]'") from None
     # Its own account of a lost connection is pages of traceback.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [one for one in logging.root.manager.loggerDict if one.startswith(("distributed", "tornado"))]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     cluster, address = None, scheduler
     if scheduler == "local":
         options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
