@@ -46,7 +46,7 @@ def study_of(demo: Place, evaluation: EvaluationConfig | None = None) -> MapStud
 @pytest.fixture(scope="module")
 def data(demo) -> tuple[Sky, Split]:
     study = study_of(demo)
-    return study.sky, study.split
+    return study.sky.whole(), study.split
 
 
 def anafast_r(target: np.ndarray, prediction: np.ndarray, mask: np.ndarray, band: tuple[int, int]) -> float:
@@ -141,7 +141,8 @@ def test_bands_beyond_the_map_are_said(comparison):
 
 def test_a_result_comes_back_from_its_folder(demo, comparison):
     result = load_result(demo.study)
-    assert result.content == comparison and "unet_flat" in repr(result)
+    assert result.content == {key: comparison[key] for key in comparison if key != "checksum"}
+    assert "unet_flat" in repr(result)
     frame = result.to_dataframe()
     assert list(frame["model"]) == list(comparison["models"])
     assert frame["r50.mean"][0] == comparison["models"]["integrated"]["r50"]["mean"]

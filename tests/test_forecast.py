@@ -106,7 +106,7 @@ def test_draws_go_on_where_they_stopped(theory, dust, tmp_path):
     short.field.config.skies = 24
     lines: list[str] = []
     second = short.draw(tmp_path / "b", lines.append)
-    assert lines == ["cap: sky 20 of 24", "cap: sky 24 of 24"]
+    assert [line.partition(",")[0] for line in lines] == ["cap: sky 20 of 24", "cap: sky 24 of 24"]
     np.testing.assert_array_equal(first.bandpowers, second.bandpowers)
 
 

@@ -147,11 +147,12 @@ def test_networks_on_the_sphere_keep_the_symmetries_of_their_stencil(name, sky32
     config = shrunk(name)
     network, scaling, _ = fitted(config, sky32, split32)
     awaken(network)
-    function = network_function(network.eval(), 16)
+    # In double precision: the symmetry is that of the weights, whatever the number of layers does to rounding.
+    function = network_function(network.eval().double(), 16, torch.float64)
     turns_only = config.model.stencil == "oriented"
     for symmetry in SYMMETRIES:
         if not (turns_only and (symmetry.mirror_lat or symmetry.mirror_lon)):
-            assert_equivariant(function, 16, symmetry, tolerance(torch.float32, "network"), len(scaling.feature_mean))
+            assert_equivariant(function, 16, symmetry, tolerance(torch.float64, "network"), len(scaling.feature_mean))
 
 
 @every_network

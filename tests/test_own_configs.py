@@ -122,7 +122,7 @@ def test_every_key_is_documented():
     assert set(documents) == set(schema_keys())
     buffer, arch = documents["split.buffer"], documents["model.arch"]
     assert buffer.unit == "deg" and "test side" in buffer.meaning
-    assert arch.choices == ("unet", "resunet", "stack", "linear", "integrated")
+    assert arch.choices == ("unet", "resunet", "stack", "spectral", "linear", "integrated", "tensor", "hough")
     shown = done("config", "show", "experiment=dust_demo").out
     assert "  # no training pixel is nearer to the test side [deg]\n  buffer: 8.0\n" in shown
     assert yaml.safe_load(shown) == yaml.safe_load(done("config", "show", "experiment=dust_demo", "--plain").out)

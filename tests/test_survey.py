@@ -468,4 +468,4 @@ def test_the_command_line_prepares_a_survey(tmp_path):
     answer = sphereml("data", "prepare", *words)
     assert answer.code == 0, answer.err
     assert "7 channels in K" in answer.out and "Nside 16" in answer.out
-    assert sphereml("data", "prepare", *words).out == answer.out
+    assert answer.out.endswith(sphereml("data", "prepare", *words).out)  # made once, said twice

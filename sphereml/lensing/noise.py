@@ -26,6 +26,9 @@ from sphereml.lensing.observation import Observation
 from sphereml.lensing.wigner import Quadrature, quadrature
 from sphereml.simulate.cmb_spectra import CmbSpectra
 
+# N_L of an estimate of lensed skies over its N0, about (1.5 to 1.1 from L = 100 to 2000): what the next pass expects.
+EXCESS = 1.3
+
 # Below this share of the largest response of kappa the integrals may hold only rounding.
 _ROUNDING = 1e-11
 

@@ -22,12 +22,9 @@ import torch
 from sphereml.lensing.flat_estimator import FlatEstimator
 from sphereml.lensing.flat_filters import ExactFilter, fair_filter
 from sphereml.lensing.iterated import delensed_bb
-from sphereml.lensing.noise import NoiseModel, combined
+from sphereml.lensing.noise import EXCESS, NoiseModel, combined
 from sphereml.lensing.patch_model import Legs, PatchModel
 from sphereml.lensing.patch_template import gradient_b
-
-# N_L of an estimate of lensed skies over its N0, about (1.5 to 1.1 from L = 100 to 2000): what the next pass expects.
-EXCESS = 1.3
 
 
 @dataclass(frozen=True, eq=False)

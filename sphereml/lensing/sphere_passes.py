@@ -17,8 +17,7 @@ from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.transforms import synthesis
 from sphereml.lensing.iterated import delensed_bb
 from sphereml.lensing.lensed_b import lensed_b
-from sphereml.lensing.noise import NoiseModel, combined
-from sphereml.lensing.patch_passes import EXCESS
+from sphereml.lensing.noise import EXCESS, NoiseModel, combined
 from sphereml.lensing.reconstruction import Legs, SphereReconstruction
 from sphereml.lensing.sphere_filter import Say
 

@@ -171,7 +171,8 @@ class Predictor:
             "model": self.run.name,
             "code_version": __version__,
         }
-        if other is not None and not _same_data(manifest.get("data", {}), other.provenance):
+        drawn = "split_sha256" not in manifest  # whole skies that train are never predicted
+        if drawn or (other is not None and not _same_data(manifest.get("data", {}), other.provenance)):
             return facts | {"fitted": "other sky", "other_data": True}
         return facts | {"fitted": "in-sample"} | self._shares()
 

@@ -244,5 +244,6 @@ def _network_colour(index: int) -> str:
 
 
 def _over(measured: Mapping[str, Any], scale: np.ndarray) -> dict[str, Any]:
-    """A measured quantity over something a band."""
-    return {part: (floats(measured[part]) / scale).tolist() for part in ("value", "error")}
+    """A measured quantity over something a band, which noise may have made negative."""
+    error = floats(measured["error"]) / np.abs(scale)
+    return {"value": (floats(measured["value"]) / scale).tolist(), "error": error.tolist()}

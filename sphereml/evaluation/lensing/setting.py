@@ -24,6 +24,7 @@ from sphereml.evaluation.lensing.nulls import NullTest, null_test
 from sphereml.evaluation.lensing.samples import PatchSet, PatchSets, Reconstructions, reconstruct
 from sphereml.evaluation.lensing.uncertainty import CalibratedError, Calibration, check_calibration
 from sphereml.evaluation.protocol import StudyOptions
+from sphereml.evaluation.response import Response
 from sphereml.evaluation.run_groups import same_but_seed
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers
 from sphereml.tasks.lensing import LensingTask
@@ -238,6 +239,10 @@ class Setting:
     def fiducials(self) -> Fiducials:
         """Skies of other cosmologies, seen by the same estimates."""
         return Fiducials(self)
+
+    def responses(self, omega_c: bool = True) -> dict[str, dict[str, Response]]:
+        """Slope of recovered against true power of kappa, by what is varied (A_lens, and omega_c) and name."""
+        return self.fiducials.responses(omega_c)
 
     @cached_property
     def errors(self) -> dict[str, CalibratedError]:

@@ -57,7 +57,7 @@ class LensingStudy(Study):
         if "uncertainty" not in skip:
             content["uncertainty"] = _json(main.calibrations())
         if "responses" not in skip:
-            content["responses"] = _json(main.fiducials.responses("omega_c" not in skip))
+            content["responses"] = _json(main.responses("omega_c" not in skip))
         if "delensing" not in skip and (templates := main.delensing()):
             content["delensing"] = templates
         if isinstance(main, SphereSetting) and "latitude" not in skip:
