@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -69,20 +69,7 @@ class SkyCampaign:
 
     @classmethod
     def of(cls, config: LensingConfig, form: str) -> SkyCampaign:
-        names = (
-            "nside",
-            "lmax",
-            "lmin",
-            "lmax_eb",
-            "lmin_b",
-            "passes",
-            "noise",
-            "beam",
-            "spectra_lmax",
-            "seed",
-            "cosmology",
-        )
-        values = {name: getattr(config, name) for name in [*names, "cosmology"]}
+        values = {one.name: getattr(config, one.name) for one in fields(cls) if one.name not in ("form", "lmax_kappa")}
         return cls(form=form, lmax_kappa=config.lmax_kappa or config.lmax_eb, **values)
 
     def describe(self) -> dict[str, Any]:
