@@ -140,7 +140,7 @@ class Comparison(Result):
         }
         coordinates = {"model": list(spectra)} | {f"ell_{where}": first[where]["ell"] for where in ("sphere", "flat")}
         found = xarray.Dataset(variables, coords=coordinates, attrs={"split": self.content["split"]})
-        return found.merge(self._power()) if self.content.get("power") else found
+        return found.merge(self._power(), join="outer") if self.content.get("power") else found
 
     def _power(self) -> Any:
         """C_ell of target, prediction and residual and the transfer function, over model and ell_power."""
