@@ -200,7 +200,7 @@ def _small_disc(folder: Path) -> Iterator[bool]:
     finally:
         shutil.rmtree(copy)
         shutil.copytree(folder, copy)
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # a writer of logs may still hold a file
         shutil.rmtree(folder)
         copy.rename(folder)
 

@@ -116,8 +116,9 @@ class Verb:
 
 
 def bare(content: dict) -> dict:
-    """A comparison without the times that it tells."""
-    timeless = json.loads(json.dumps({key: value for key, value in content.items() if key != "checksum"}))
+    """A comparison without the times that it tells: of its making, too, hence without its checksum."""
+    told = ("checksum", "provenance")
+    timeless = json.loads(json.dumps({key: value for key, value in content.items() if key not in told}))
     for model in timeless["models"].values():
         model.pop("seconds_train"), model.pop("seconds_predict")
     return timeless
