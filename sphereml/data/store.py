@@ -9,7 +9,6 @@ read as NaN.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,8 @@ import xarray
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sphereml.data.whole_files import json_digest, scratch_beside
+from sphereml.data.group_checksums import has_whole_metadata, seal_metadata
+from sphereml.data.whole_files import scratch_beside
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
@@ -36,7 +36,6 @@ SUPERPIXEL_SIDE = 64
 COLUMN_PER_K_KMS = 1.823e18
 IN_KELVIN = {"K": 1.0, "mK": 1e-3}
 _COMPONENT = "component_"
-CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,30 +283,6 @@ def _stated(path: Path, attribute: str) -> Any:
         return json.loads((path / "zarr.json").read_text())["attributes"][attribute]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def seal_metadata(folder: Path) -> None:
-    """Write the checksums of a group's metadata into the attributes of the group; chunks have their own."""
-    path = folder / "zarr.json"
-    root = json.loads(path.read_text())
-    root["attributes"]["checksums"] = _array_checksums(folder)
-    root["attributes"][CHECKSUM] = json_digest(root)
-    path.write_text(json.dumps(root, indent=2))
-
-
-def has_whole_metadata(folder: Path) -> bool:
-    """Whether the metadata of a group are what :func:`seal_metadata` saw."""
-    try:
-        root = json.loads((folder / "zarr.json").read_bytes())
-        stated = root["attributes"].pop(CHECKSUM)
-        return bool(stated == json_digest(root) and root["attributes"]["checksums"] == _array_checksums(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _array_checksums(folder: Path) -> dict[str, str]:
-    files = sorted(folder.glob("*/zarr.json"))
-    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -22,9 +22,10 @@ from sphereml.config.survey import SurveyConfig
 from sphereml.data.channel_plan import ChannelPlan, plan_channels
 from sphereml.data.channel_store import StagedMap, StagedMaps, open_stage, store_bytes
 from sphereml.data.channels import ChannelSource
+from sphereml.data.group_checksums import has_whole_metadata
 from sphereml.data.map_filter import MapFilter, MapKind, design_filter
 from sphereml.data.prepare import store_path
-from sphereml.data.store import has_whole_metadata, is_store, open_dataset
+from sphereml.data.store import is_store, open_dataset
 from sphereml.data.survey_sky import Preparation, channel_name, combine_mask, context_name, sky_without_inputs
 from sphereml.data.survey_sources import SkyMap, SurveySources, open_survey
 from sphereml.data.whole_files import tell_rebuilt

@@ -33,8 +33,9 @@ from zarr.codecs import Crc32cCodec
 
 from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.config.schema import PatchConfig
+from sphereml.data.group_checksums import CHECKSUM, has_whole_metadata, seal_metadata
 from sphereml.data.holdings import lock, refuse_full
-from sphereml.data.store import CHECKSUM, has_whole_metadata, refuse_unwritable, seal_metadata
+from sphereml.data.store import refuse_unwritable
 from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
 from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
