@@ -11,11 +11,12 @@ from sphereml.errors import UserError
 from sphereml.harmonics.rings import alm_index, alm_size
 from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.lensing.flat_filters import DenseFilter, WienerFilter
-from sphereml.lensing.low_b import sky_without_low_b
 from sphereml.lensing.noise import NoiseModel
 from sphereml.lensing.observation import Observation
 from sphereml.lensing.patch_model import PatchModel
-from sphereml.lensing.reconstruction import SphereReconstruction
+from sphereml.lensing.reconstruction import Legs, SphereReconstruction
+from sphereml.lensing.sky_features import SkyFeatures
+from sphereml.lensing.sky_passes import PassCurves, PassEstimator
 from sphereml.simulate.fields import draw_alm
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut
@@ -89,9 +90,12 @@ def test_a_masked_sphere_is_blind_to_it():
 
 
 def test_a_whole_sky_loses_its_low_b_and_nothing_else():
+    """In what a network of the plain form sees."""
     rng, nside, lmax, low = np.random.default_rng(2), 32, 60, 30
     alm = np.stack([draw_alm(np.arange(lmax + 1.0) > 1, rng) for _ in range(2)])
-    left = analysis(sky_without_low_b(synthesis(alm, nside, lmax, spin=2), low), lmax, spin=2)
+    model = NoiseModel(toy_spectra(), Observation(1.0, 0.0, 2, lmax, low), lmax)
+    features = SkyFeatures(PassEstimator(model, PassCurves.of_first(model, np.ones(lmax + 1))), nside, "plain")
+    left = analysis(features(Legs(alm[0], alm[1], alm[0])).T.astype(float), lmax, spin=2)
     wanted = alm.copy()
     wanted[1] = np.where(alm_index(lmax)[0] < low, 0, alm[1])
     np.testing.assert_allclose(left, wanted, atol=1e-4)

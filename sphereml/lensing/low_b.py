@@ -1,21 +1,18 @@
-"""B of low multipoles taken out of maps: what a network may not see when it is to delens below ``lmin_b``.
+"""B of low multipoles taken out of patches: what a network may not see when it is to delens below ``lmin_b``.
 
-Conventions: patches as in :mod:`sphereml.lensing.patch_model`, observed as ``mask (sky + noise)``; skies ``(2, npix)``
-NEST, COSMO.  Exact filters of patches are made blind to the same waves, those of the masked sphere by
-:meth:`~sphereml.lensing.observation.Observation.unseen_below`.
+Conventions: patches as in :mod:`sphereml.lensing.patch_model`, observed as ``mask (sky + noise)``.  Exact filters of
+patches are made blind to the same waves, those of the masked sphere by
+:meth:`~sphereml.lensing.observation.Observation.unseen_below`; a whole sky's multipoles are simply left out.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import numpy as np
 import torch
 
 from sphereml.harmonics.flat_polarization import FlatSky
-from sphereml.harmonics.rings import resize_alm
-from sphereml.harmonics.transforms import analysis, synthesis
 
 # Sides of the patch in the period of the waves that span what B of low multipoles can be on it.
 _PERIODS = 4
@@ -35,15 +32,6 @@ def without_low_b(
     data = torch.stack([q, u], dim=1).flatten(1)
     kept = (data - (data @ basis) @ basis.T).view(len(q), 2, *q.shape[1:])
     return kept[:, 0], kept[:, 1]
-
-
-def sky_without_low_b(maps: np.ndarray, lmin_b: int) -> np.ndarray:
-    """Q and U of a whole sky ``(2, npix)`` less its B of ell < lmin_b; lmin_b at most 2 nside."""
-    nside = math.isqrt(maps.shape[-1] // 12)
-    # All multipoles are analysed: those left out would alias into the ones wanted.
-    alm = resize_alm(analysis(maps, 2 * nside, spin=2), lmin_b - 1)
-    alm[0] = 0
-    return np.asarray(maps - synthesis(alm, nside, lmin_b - 1, spin=2))
 
 
 def low_b_waves(patch: FlatSky, window: torch.Tensor, lmin_b: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ spin 2); vectors point south and east, Q and U are COSMO.
 * ``physical``: the most likely (Wiener-filtered) lensed E, the best kappa of the estimator's passes
   (:mod:`sphereml.lensing.sky_passes`) and, where there are several, that of the first one; the vector whose divergence
   is the last estimate (spin 1); Q and U of that E, and the inverse-variance filtered Q and U of the last pass (spin 2).
-* ``plain``: Q and U as the instrument sees them, within the band.
+* ``plain``: Q and U as the instrument sees them, within the band, without B below ``lmin_b``.
 """
 
 from __future__ import annotations
@@ -73,15 +73,18 @@ class SkyFeatures:
 
     def _observed(self, legs: Legs) -> list[np.ndarray]:
         lmax = self.model.observation.lmax
-        seen = multiply(resize_alm(np.stack([legs.e, legs.b]), lmax).copy(), self._transfer)
+        seen = resize_alm(np.stack([legs.e, legs.b]), lmax).copy()
+        for alm, transfer in zip(seen, self._transfers, strict=True):
+            multiply(alm, transfer)
         return [synthesis(seen, self.nside, lmax, spin=2)]
 
     @cached_property
-    def _transfer(self) -> np.ndarray:
-        """The beam within the band."""
+    def _transfers(self) -> tuple[np.ndarray, np.ndarray]:
+        """The beam within the band, of E and of B."""
         observation = self.model.observation
-        beam = gaussian_beam(observation.lmax, observation.beam)
-        return np.where(np.arange(len(beam)) < observation.lmin, 0.0, beam)
+        ell, beam = np.arange(observation.lmax + 1), gaussian_beam(observation.lmax, observation.beam)
+        lowest = (observation.lmin, observation.lowest_b)
+        return np.where(ell < lowest[0], 0.0, beam), np.where(ell < lowest[1], 0.0, beam)
 
 
 def feature_fields(form: str, passes: int) -> tuple[Field, ...]:
