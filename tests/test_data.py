@@ -24,6 +24,7 @@ from sphereml.data.healpix_fits import UNSEEN, read_healpix, read_mask
 from sphereml.data.manifests import list_products, load_manifest
 from sphereml.data.prepare import prepare_healpix, prepared, store_path
 from sphereml.data.store import COLUMN_PER_K_KMS, FORMAT_VERSION, Sky, column, open_dataset, open_store, write_store
+from sphereml.data.store_cleaning import clean_stores
 from sphereml.data.units import KNOWN_UNITS, parse_unit, reconcile_units
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field
@@ -468,6 +469,20 @@ def test_the_store_of_a_simulated_sky_depends_on_its_configuration(tmp_path: Pat
     data = DataConfig(stores=str(tmp_path))
     assert store_path(data) == store_path(replace(data, folder="/elsewhere"))
     assert store_path(data) != store_path(replace(data, galaxy=GalaxyConfig(seed=2)))
+
+
+def test_cleaning_leaves_what_has_no_mark_of_ours(tmp_path: Path) -> None:
+    for name in ("whole.zarr", "old.zarr", "foreign.zarr"):
+        write_store(tmp_path / name, make_sky())
+    for name, change in (
+        ("old.zarr", ('"format_version": ', '"format_version": 9')),
+        ("foreign.zarr", ("sphereml-sky", "x")),
+    ):
+        path = tmp_path / name / "zarr.json"
+        path.write_text(path.read_text().replace(*change))
+    removed, kept, _ = clean_stores(tmp_path)
+    assert ([one.path.name for one in removed], [one.path.name for one in kept]) == (["old.zarr"], ["whole.zarr"])
+    assert (tmp_path / "foreign.zarr").is_dir() and not (tmp_path / "old.zarr").exists()
 
 
 def test_a_damaged_store_is_built_anew_and_a_foreign_one_refused(folder: Path) -> None:

@@ -12,6 +12,8 @@ from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, wiene
 from sphereml.evaluation.lensing.estimates import QuadraticEstimate
 from sphereml.evaluation.lensing.noise import patch_bands
 from sphereml.evaluation.lensing.responses import response_slope
+from sphereml.harmonics.filters import multiply
+from sphereml.harmonics.rings import alm_size
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers, response_of
 from sphereml.tasks.lensing import LensingTask
 
@@ -75,6 +77,15 @@ def delensed(task: LensingTask, count: int, batch: int) -> dict[str, dict[str, d
     found: dict[str, dict[str, dict[str, list[float]]]]
     found = Delensing(task, [fair], fair, {}, weights, "qe_mv", patches).measure()["models"]
     return found
+
+
+def test_weights_reach_as_far_as_the_coefficients():
+    task = task_of()
+    bands, kappa = patch_bands(task), torch.randn(4, task.patch.size, task.patch.size)
+    powers, top = PatchPowers.measure(bands, kappa, kappa), int(bands.edges[-1]) + 150
+    np.testing.assert_allclose(wiener_weights(powers, top), np.ones(top + 1))
+    with pytest.raises(ValueError, match=f"a gain to ell={top - 1}"):
+        multiply(np.zeros(alm_size(top), complex), np.ones(top))
 
 
 def test_templates_leave_less_than_all_and_passes_less_than_one():

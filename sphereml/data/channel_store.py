@@ -19,8 +19,8 @@ import numpy as np
 
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.holdings import lock, refuse_full
-from sphereml.data.store import Sky, refuse_unwritable, superpixel_size, write_blocks
-from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
+from sphereml.data.store import Sky, superpixel_size, write_blocks
+from sphereml.data.whole_files import read_sealed_json, refuse_unwritable, sealed_json, tell_rebuilt, write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.grid import HealpixGrid
 

@@ -15,7 +15,7 @@ from sphereml.data.downloads import Watch
 from sphereml.data.holdings import refuse_full
 from sphereml.data.manifests import Product, ProductFile
 from sphereml.data.partials import Partial
-from sphereml.data.store import refuse_unwritable
+from sphereml.data.whole_files import refuse_unwritable
 from sphereml.errors import UserError
 
 GRACE = 2.0  # seconds that an interrupted download gets to end by itself

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sphereml.data.holdings import lock
-from sphereml.data.store import refuse_unwritable
-from sphereml.data.whole_files import seal, tell_rebuilt, unseal, write_atomically
+from sphereml.data.whole_files import refuse_unwritable, seal, tell_rebuilt, unseal, write_atomically
 from sphereml.errors import UserError
 
 

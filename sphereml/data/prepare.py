@@ -23,9 +23,9 @@ from sphereml.data.common_grid import regrid
 from sphereml.data.file_checksums import file_checksum
 from sphereml.data.holdings import SAMPLE_VARIABLE
 from sphereml.data.own_maps import OwnMap, configured_files, locate, read_own_maps
-from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, refuse_unwritable, write_store
+from sphereml.data.store import FORMAT_VERSION, Sky, is_store, open_store, write_store
 from sphereml.data.survey_sources import identify_files
-from sphereml.data.whole_files import tell_rebuilt
+from sphereml.data.whole_files import refuse_unwritable, tell_rebuilt
 from sphereml.errors import UserError, refuse_all
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid

@@ -10,7 +10,6 @@ read as NaN.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from sphereml.data.group_checksums import has_whole_metadata, seal_metadata
-from sphereml.data.whole_files import scratch_beside
+from sphereml.data.whole_files import refuse_unwritable, scratch_beside
 from sphereml.errors import UserError
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
@@ -273,8 +272,13 @@ def whole_dataset(path: str | Path) -> Iterator[xarray.Dataset]:
 
 
 def is_store(path: Path) -> bool:
-    """Whether ``path`` carries this format's mark (of any version, whole or not)."""
-    return _stated(path, "format") == FORMAT or (path / "inputs" / "zarr.json").is_file()
+    """Whether ``path`` may be made anew: marked, of any version, or so damaged that the mark is gone."""
+    return is_marked(path) or (path / "inputs" / "zarr.json").is_file()
+
+
+def is_marked(path: Path) -> bool:
+    """Whether the metadata of ``path`` can be read and say that it is of this format."""
+    return bool(_stated(path, "format") == FORMAT)
 
 
 def _stated(path: Path, attribute: str) -> Any:
@@ -283,13 +287,6 @@ def _stated(path: Path, attribute: str) -> Any:
         return json.loads((path / "zarr.json").read_text())["attributes"][attribute]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Raise UserError if ``folder`` could not be made or written; touches nothing."""
-    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write into {folder}", "choose a folder that can be written")
 
 
 @contextmanager

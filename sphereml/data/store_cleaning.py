@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sphereml.data.store import is_store, open_dataset
+from sphereml.data.store import is_marked, open_dataset
 from sphereml.data.whole_files import sweep
 from sphereml.errors import UserError
 
@@ -26,7 +26,7 @@ def list_stores(folder: Path) -> Iterator[KeptStore]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", "name the one that data.stores names")
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and is_store(path):
+        if path.is_dir() and is_marked(path):  # what has no mark may be somebody else's
             fault = ""
             try:
                 open_dataset(path).close()

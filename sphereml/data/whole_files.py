@@ -168,3 +168,10 @@ def unseal(sealed: bytes) -> bytes | None:
 def tell_rebuilt(path: Path) -> None:
     """Say on the error stream that a damaged file of ours is made anew; standard output may be a machine's."""
     print(f"sphereml: {path} is damaged: it is made anew", file=sys.stderr, flush=True)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise UserError if ``folder`` could not be made or written; touches nothing."""
+    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into {folder}", "choose a folder that can be written")

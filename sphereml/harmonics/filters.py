@@ -13,7 +13,7 @@ import ducc0
 import numpy as np
 
 from sphereml.errors import UserError
-from sphereml.harmonics.rings import threads
+from sphereml.harmonics.rings import alm_size, threads
 
 FRAMES = {"G": "Galactic", "C": "equatorial", "E": "ecliptic"}
 _ROUNDING = 1e-6
@@ -79,8 +79,14 @@ def pixel_window_change(lmax: int, nside_in: int, nside_out: int, name: str) -> 
 
 
 def multiply(alm: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """``gain_l a_lm`` of complex ``(..., nalm)``, in place."""
+    """``gain_l a_lm`` of complex ``(..., nalm)``, in place.
+
+    Raises:
+        ValueError: the gain ends at another multipole than the coefficients.
+    """
     lmax, start = len(gain) - 1, 0
+    if alm.shape[-1] != alm_size(lmax):
+        raise ValueError(f"a gain to ell={lmax} for {alm.shape[-1]} coefficients")
     for m in range(lmax + 1):
         alm[..., start : start + lmax + 1 - m] *= gain[m:]
         start += lmax + 1 - m

@@ -35,8 +35,7 @@ from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.config.schema import PatchConfig
 from sphereml.data.group_checksums import CHECKSUM, has_whole_metadata, seal_metadata
 from sphereml.data.holdings import lock, refuse_full
-from sphereml.data.store import refuse_unwritable
-from sphereml.data.whole_files import read_sealed_json, sealed_json, tell_rebuilt, write_atomically
+from sphereml.data.whole_files import read_sealed_json, refuse_unwritable, sealed_json, tell_rebuilt, write_atomically
 from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
 from sphereml.patches.lambert import LambertPatch

@@ -23,7 +23,8 @@ from sphereml import __version__
 from sphereml.config.lensing import Cosmology, LensingConfig
 from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import refuse_full
-from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, refuse_unwritable, write_store
+from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, write_store
+from sphereml.data.whole_files import refuse_unwritable
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.rings import resize_alm
@@ -74,7 +75,10 @@ class SkyCampaign:
 
     def describe(self) -> dict[str, Any]:
         """JSON values: everything the stored values depend on."""
-        return asdict(self) | {"camb": version("camb"), "code": __version__, "store": FORMAT_VERSION}
+        made_by = {"camb": version("camb"), "code": __version__, "store": FORMAT_VERSION}
+        if self.form == "plain" and self.lmin_b:
+            made_by["features"] = 2  # 1 held B below lmin_b
+        return asdict(self) | made_by
 
     @property
     def name(self) -> str:

@@ -11,10 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from sphereml import __version__
 from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.unit_conversion import conversion_factor
 from sphereml.evaluation.forecast.cleaning import METHODS, amplitude_of, cleaned, cross_bandpowers
@@ -182,7 +184,8 @@ class SurveyForecast:
 
     def _digest(self) -> str:
         """Names what the draws depend on, but their number."""
-        settings = asdict(self.field.config) | {"skies": 0, "surveys": asdict(self.field.survey)}
+        settings = asdict(self.field.config) | {"skies": 0, "residual_prior": 0, "surveys": asdict(self.field.survey)}
+        settings |= {"code": __version__, "camb": version("camb")}
         digest = hashlib.sha256(json.dumps([settings, self.field.grid.nside, self.names], sort_keys=True).encode())
         for values in (self.dust, *self.templates.values()):
             digest.update(np.ascontiguousarray(values).tobytes())

@@ -176,11 +176,14 @@ def _joined(bands: PatchBands, lots: Sequence[np.ndarray]) -> PatchPowers:
     return PatchPowers(bands, *np.concatenate(lots).swapaxes(0, 1))
 
 
-def wiener_weights(powers: PatchPowers) -> np.ndarray:
-    """``<k' k> / <k' k'>`` of an estimate, by L from 0, interpolated between the bands."""
+def wiener_weights(powers: PatchPowers, lmax: int | None = None) -> np.ndarray:
+    """``<k' k> / <k' k'>`` of an estimate, by L from 0 to ``lmax`` (None: a little beyond the bands).
+
+    Interpolated between the bands, and constant beyond them.
+    """
     auto, cross, _ = powers.stacked.mean(axis=0)
-    centres = powers.bands.centers
-    return np.interp(np.arange(int(powers.bands.edges[-1]) + 2), centres, cross / auto)
+    top = int(powers.bands.edges[-1]) + 1 if lmax is None else lmax
+    return np.interp(np.arange(top + 1), powers.bands.centers, cross / auto)
 
 
 def _measured(samples: np.ndarray) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class SphereSetting(Setting):
         campaign, skies = self.task.skies.campaign, self.task.skies
         cut, lmax = campaign.lmin_b or CUT, campaign.lmax_eb
         bands, low = SkyBands.of(lmax), SkyBands(Bands.edges(30.0, float(min(cut, lmax))))
-        weights = {name: wiener_weights(judged.validation) for name, judged in self.judged.items()}
+        weights = {name: wiener_weights(judged.validation, campaign.lmax_kappa) for name, judged in self.judged.items()}
         templates: dict[str, list[np.ndarray]] = {}
         lensing, noise = [], []
         for number, found in zip(self._skies["test"], self._found["test"], strict=True):
@@ -278,8 +278,8 @@ class SphereSetting(Setting):
             drawn = skies.draw(number)
             lensing.append(drawn.b)
             noise.append(drawn.legs.b - drawn.b)
-            kappas = {name: multiply(one["kappa"].copy(), weights[name][: campaign.lmax_kappa + 1])
-                      for name, one in found.estimates.items()} | {"truth": found.truth["kappa"]}  # fmt: skip
+            kappas = {name: multiply(one["kappa"].copy(), weights[name]) for name, one in found.estimates.items()}
+            kappas["truth"] = found.truth["kappa"]
             for name, kappa in kappas.items():
                 templates.setdefault(name, []).append(lensed_b(found.e, kappa, lmax, "gradient"))
         left = {name: residual_of(leave_one_out(bands.powers(own, lensing).stacked)) for name, own in templates.items()}
