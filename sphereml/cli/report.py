@@ -9,7 +9,7 @@ from sphereml.cli.experiment import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="a folder with comparison.json or lensing.json, e.g. runs/demo")
+    parser.add_argument("folder", help="a folder with a result (comparison.json, lensing.json, ...), e.g. runs/demo")
 
 
 def run(options: argparse.Namespace) -> None:
