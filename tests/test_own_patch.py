@@ -51,11 +51,13 @@ def done(*words: object) -> None:
     assert main([str(word) for word in words]) == 0
 
 
-def test_a_network_and_the_estimator_see_the_same_patch(place: Path):
+def test_a_network_and_the_estimator_see_the_same_patch(place: Path, capsys: pytest.CaptureFixture[str]):
     """A network that has learnt next to nothing gives back the estimator; kappa, E and their templates agree."""
     network, estimator = place / "network.fits", place / "estimator.fits"
     words = ("lensing", "estimate", "--qu", place / "qu.fits")
-    done(*words, "--run", place / "run", "--out", network, "--mean-field", 24)
+    capsys.readouterr()
+    done(*words, "--run", place / "run", "--out", network, "--mean-field", 24, "-q")
+    assert capsys.readouterr().out == f"kappa of the patch, most likely: {network}\n"
     settings = ("--taper", 14, "--lmax", 1900, "--noise", 1)
     done(*words, *settings, "--out", estimator)
     kappas = [read_patch(path, 1, "1", "KAPPA").values[0] for path in (network, estimator)]

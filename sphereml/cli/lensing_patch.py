@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def estimate(options: argparse.Namespace) -> None:
     if "e" in patch.images and options.network:
         images["UNLENSED_E"] = patch.images["e"]
     if options.mean_field:
-        found = patch.calibrate(options.mean_field, say)
+        found = patch.calibrate(options.mean_field, tell)
         images["SIGMA"], tables = found.sigma, [curve_table("CURVES", found.curves)]
     units = dict.fromkeys(images, "1") | {"E": "uK_CMB", "UNLENSED_E": "uK_CMB"}
     write_patch(options.out, images, image.grid, units, _cards(patch), tables)
@@ -103,7 +103,7 @@ def _observed(options: argparse.Namespace) -> tuple[OwnPatch, PatchImage]:
             raise UserError(f"--{name.replace('_', '-')} is for HEALPix maps, not for a patch", "leave it out")
     image = _read(options.qu, 2, "uK_CMB", options)
     run = Run.open(options.network) if options.network else None
-    task = LensingTask(_config(options, image), say) if run is None else _task_of(run, image, options)
+    task = LensingTask(_config(options, image), tell) if run is None else _task_of(run, image, options)
     return OwnPatch(task, image.values, run), image
 
 
@@ -136,7 +136,7 @@ def _task_of(run: Run, image: PatchImage, options: argparse.Namespace) -> Lensin
         given, own = getattr(options, name, None), getattr(lensing, name)
         if given is not None and given != own:
             raise UserError(f"--{name} {given:g}, but the run was trained with {own:g}", "leave it out, or train anew")
-    return LensingTask(run.config, say)
+    return LensingTask(run.config, tell)
 
 
 def _cards(patch: OwnPatch) -> dict[str, Any]:

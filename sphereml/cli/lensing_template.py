@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _write_of_network(options: argparse.Namespace) -> None:
     from sphereml.sky.maps import SkyMap
     from sphereml.templates.products import write_sky_map
 
-    network = open_network(options, say)
+    network = open_network(options, tell)
     observed, frame = read_observed(options)
     found = network.estimate(observed, network.settings())
     if options.order == "all" and found.e is None:
