@@ -181,6 +181,10 @@ def test_the_command_line_trains_writes_and_goes_on(tmp_path_factory, tmp_path):
     assert len(realizations) == 2 and 0.3 < np.std((realizations[0] - template) / sigma) < 3
     assert "exists" in sphereml(*words).refusal
     assert "without --cross-fit" in sphereml("predict", run, "--folds", "4").refusal
+    template_file = path.rename(tmp_path / "aside.fits")
+    refused = sphereml(*words)  # by the realizations that still stand, before any network is looked at
+    assert "_realizations.fits exists" in refused.refusal and "already trained" not in refused.out
+    template_file.rename(path)
     again = done(*words, "--overwrite")
     assert again.out.count("already trained") == 3
     assert len(list((place.study / "cross_fit").glob("linear-*/manifest.json"))) == 3

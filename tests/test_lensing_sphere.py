@@ -174,12 +174,18 @@ def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys)
     maps = synthesis(seen, 64, LMAX, spin=2).T
     sm.write_map(tmp_path / "qu.fits", sm.SkyMap(maps, sm.Field("P", "uK_CMB", spin=2), "nest"))
     common = ["--qu", str(tmp_path / "qu.fits"), "--run", str(run.folder)]
-    assert main(["lensing", "estimate", *common, "--out", str(tmp_path / "kappa.fits"), "--json"]) == 0
+    own = ["--noise", "0.05", "--lmin", "2", "--lmax", str(LMAX), "--passes", "2", "--lmax-kappa", str(LMAX_KAPPA)]
+    assert main(["lensing", "estimate", *common, *own, "--out", str(tmp_path / "kappa.fits")]) == 0
+    said = capsys.readouterr().out
+    assert "kappa is the network's" in said and "most likely" not in said
+    again = ["--out", str(tmp_path / "kappa.fits"), "--overwrite"]
+    assert main(["lensing", "estimate", *common, *again, "--json"]) == 0
     curves = json.loads(capsys.readouterr().out)
     assert curves["L"][-1] == LMAX_KAPPA and all(0 < one < 1.5 for one in curves["response"][5:40])
     found = analysis(healpy.read_map(tmp_path / "kappa.fits", nest=True).astype(np.float64), LMAX_KAPPA)
     stored = analysis(Predictor(run).sphere(task.sky).values[:, 0].astype(np.float64), LMAX_KAPPA)
     assert np.linalg.norm(found - stored) < 0.01 * np.linalg.norm(stored)
+    assert main(["lensing", "template", *common, "--lmax", "80", "--out", str(tmp_path / "b80.fits")]) == 0
     assert main(["lensing", "template", *common, "--out", str(tmp_path / "b.fits")]) == 0
     e, b = analysis(sm.read_map(tmp_path / "b.fits").values.T, LMAX, spin=2)
     assert np.abs(e).max() < 1e-2 * np.abs(b).max()
@@ -187,6 +193,14 @@ def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys)
     assert main(["lensing", "estimate", *common, "--noise", "2", "--out", str(tmp_path / "other.fits")]) == 2
     assert main(["lensing", "template", *common, "--order", "all", "--out", str(tmp_path / "other.fits")]) == 2
     assert capsys.readouterr().err.count("\n") == 2 and not (tmp_path / "other.fits").exists()
+    differing = [("--lmin", "30"), ("--lmin-b", "9"), ("--lmax", "60"), ("--passes", "1"), ("--lmax-kappa", "50")]
+    unused = [("--estimator", "EB"), ("--mean-field", "20"), ("--seed", "0")]
+    refused = [("estimate", *words) for words in (*differing, *unused)]
+    refused += [("template", "--kappa", "k.fits"), ("template", "--e", "e.fits"), ("template", "--filtered")]
+    for verb, flag, *value in refused:
+        assert main(["lensing", verb, *common, flag, *value, "--out", str(tmp_path / "other.fits")]) == 2
+        error = capsys.readouterr().err
+        assert flag in error and error.count("\n") == 1, error
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,13 @@ def done(*words: object) -> None:
     assert main([str(word) for word in words]) == 0
 
 
-def test_a_network_and_the_estimator_see_the_same_patch(place: Path):
+def test_a_network_and_the_estimator_see_the_same_patch(place: Path, capsys: pytest.CaptureFixture[str]):
     """A network that has learnt next to nothing gives back the estimator; kappa, E and their templates agree."""
     network, estimator = place / "network.fits", place / "estimator.fits"
     words = ("lensing", "estimate", "--qu", place / "qu.fits")
-    done(*words, "--run", place / "run", "--out", network, "--mean-field", 24)
+    capsys.readouterr()
+    done(*words, "--run", place / "run", "--out", network, "--mean-field", 24, "-q")
+    assert capsys.readouterr().out == f"kappa of the patch, most likely: {network}\n"
     settings = ("--taper", 14, "--lmax", 1900, "--noise", 1)
     done(*words, *settings, "--out", estimator)
     kappas = [read_patch(path, 1, "1", "KAPPA").values[0] for path in (network, estimator)]
@@ -102,6 +104,20 @@ def test_signs_units_and_directions_of_an_image(tmp_path: Path):
         read_patch(tmp_path / "nan.fits", 2, "uK_CMB")
 
 
+def test_an_image_without_a_unit_has_that_of_the_command_line(place: Path, capsys: pytest.CaptureFixture[str]):
+    silent, stated = place / "silent.fits", read_patch(place / "qu.fits", 2, "uK_CMB").values
+    header = fits.Header({"CDELT1": GRID.pixel_arcmin / 60, "CDELT2": GRID.pixel_arcmin / 60})
+    fits.PrimaryHDU(1e-6 * stated, header).writeto(silent)
+    settings = ("--taper", 14, "--lmax", 1900)
+    for name, unit in (("qu", ()), ("silent", ("--unit", "K_CMB"))):
+        words = ("--qu", place / f"{name}.fits", *unit, *settings, "--out", place / f"{name}_kappa.fits")
+        done("lensing", "estimate", *words)
+    both = [read_patch(place / f"{name}_kappa.fits", 1, "1", "KAPPA").values for name in ("qu", "silent")]
+    np.testing.assert_allclose(*both, atol=1e-4 * both[0].std())
+    wrong = ("--qu", place / "qu.fits", "--unit", "K_CMB", "--out", place / "never.fits")
+    assert "K_CMB" in told(capsys, "lensing", "estimate", *wrong)
+
+
 def test_what_does_not_fit_is_refused_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]):
     write_patch(place / "small.fits", {"P": np.ones((2, 16, 16))}, SquareGrid(16, 3.75), {"P": "uK_CMB"}, {})
     write_patch(place / "e.fits", {"E": np.ones((16, 16))}, SquareGrid(16, 3.75), {"E": "uK_CMB"}, {})
@@ -112,7 +128,19 @@ def test_what_does_not_fit_is_refused_in_one_line(place: Path, capsys: pytest.Ca
     assert "trained with 1" in told(capsys, *words, place / "qu.fits", "--noise", 2)
     assert "--mask" in told(capsys, *words, place / "qu.fits", "--mask", place / "qu.fits")
     assert "EB" in told(capsys, "lensing", "estimate", "--qu", place / "qu.fits", "--estimator", "EB", *out)
+    for flag, value in (("--lmin", 40), ("--lmin-b", 300), ("--lmax", 1800), ("--passes", 2), ("--taper", 20)):
+        assert f"{flag} {value}, but the run was trained with" in told(capsys, *words, place / "qu.fits", flag, value)
+    assert "--estimator with --run" in told(capsys, *words, place / "qu.fits", "--estimator", "MV")
+    for flags in (("--json",), ("--pixel-window",), ("--tolerance", 1e-3), ("--seed", 0)):
+        assert f"{flags[0]} is for HEALPix maps" in told(capsys, *words[:4], "--qu", place / "qu.fits", *flags)
     template = ("lensing", "template", *out)
+    learnt = (*template, "--run", place / "run", "--qu", place / "qu.fits")
+    assert "--kappa with --run" in told(capsys, *learnt, "--kappa", place / "k.fits")
+    pair = (*template, "--kappa", place / "k.fits", "--e", place / "k.fits")
+    assert "--qu with --kappa" in told(capsys, *pair, "--qu", place / "qu.fits")
+    for flags in (("--lmax", 90), ("--filtered",), ("--nside", 64)):
+        assert f"{flags[0]} is for HEALPix maps" in told(capsys, *learnt, *flags)
+        assert f"{flags[0]} is for HEALPix maps" in told(capsys, *pair, *flags)
     assert "both of a pair" in told(capsys, *template, "--kappa", place / "k.fits")
     assert "of different pixels" in told(capsys, *template, "--kappa", place / "k.fits", "--e", place / "e.fits")
     assert not (place / "never.fits").exists()

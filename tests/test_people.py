@@ -147,6 +147,8 @@ def test_plans_progress_and_json(tmp_path):
     assert re.fullmatch(r"\[ +[\d.]+ s\] unet_sphere: epoch 1/2 .*, \d+ s left", lines[0])
     assert "epoch 2/2" in lines[1] and "left" not in lines[1]
     assert "trained" in done("train", *words, "--dry-run").out
+    for verb in ("train", "study"):
+        assert "to train again" in done(verb, *words, "--dry-run", "--overwrite").out
     assert done("train", *words, "-q").out.count("\n") == 1
 
 

@@ -231,3 +231,8 @@ def test_mode_projection_has_a_flag(folder):
     assert (expected.errors > 0).all()
     assert "with --mode-projection" in sphereml(*given, *words, "--covariance").refusal
     assert "without --guess" in sphereml(*given, "--mode-projection", "8").refusal
+    assert "--apodize with --mode-projection" in sphereml(*given, *words, "--apodize", "2").refusal
+    assert "--mode-projection 0" in sphereml(*given, *words, "--mode-projection", "0").refusal
+    plain = spectra(*given, "--beam", folder / "bl.txt", *words[:4])
+    (note,) = plain["notes"]
+    assert "weights are not used" in note

@@ -49,7 +49,7 @@ def write_cross_fitted(options: argparse.Namespace) -> list[Path]:
     Raises:
         UserError: what :class:`~sphereml.templates.cross_fit.CrossFit` refuses, or a file stands there already.
     """
-    from sphereml.templates.cross_fitted import cross_fitted
+    from sphereml.templates.cross_fitted import cross_fitted, realizations_path
     from sphereml.templates.products import refuse_standing
 
     if options.realizations < 0:
@@ -57,7 +57,8 @@ def write_cross_fitted(options: argparse.Namespace) -> list[Path]:
     plans = dict(_plans(options))
     folder = not_a_file(Path(options.out) if options.out else next(iter(plans.values())).folder / "templates")
     paths = {name: folder / f"{name}_cross_fitted.fits" for name in plans}
-    refuse_standing(paths.values(), options.overwrite)
+    skies = [realizations_path(path) for path in paths.values() if options.realizations]
+    refuse_standing([*paths.values(), *skies], options.overwrite)  # before the trainings
     written = []
     for name, plan in plans.items():
         result = cross_fitted(plan, plan.train())

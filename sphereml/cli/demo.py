@@ -62,6 +62,6 @@ def _show_polarization(words: list[str]) -> None:
 
     configs = model_configs([*_POLARIZATION, *words])
     runs = train_models(configs, resume=True, overwrite=False)
-    study, folder = MapStudy(runs, StudyOptions(say, evaluation=configs[0].evaluation)), study_folder("", configs[0])
+    study, folder = MapStudy(runs, StudyOptions(tell, evaluation=configs[0].evaluation)), study_folder("", configs[0])
     study.write_templates(folder / "templates")
     show(study.measure(), folder)

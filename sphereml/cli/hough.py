@@ -11,8 +11,9 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     Transform = Callable[[np.ndarray], np.ndarray]
 
 _FEW_PIXELS = 3
+# What each method reads; what is not given has the default of its settings.
+_SETTINGS = {
+    "hough": ("length", "smoothing", "threshold", "orientations", "width", "softness", "subpixels"),
+    "tensor": ("fine", "coarse", "neighbourhood"),
+    "derivatives": ("fine",),
+}
 
 
 @dataclass(frozen=True)
@@ -43,21 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="FITS", help="Q and U, in the map's unit (K km/s of channels in K)"
     )
     parser.add_argument("--method", choices=list(_METHODS), default="hough", help="what finds ridges (default hough)")
-    parser.add_argument("--length", type=float, default=75.0, help="of the stick, arcmin (default 75)")
-    parser.add_argument("--smoothing", type=float, default=30.0, help="FWHM of the unsharp mask, arcmin (default 30)")
-    parser.add_argument("--threshold", type=float, default=0.7, help="share of the stick that must shine (default 0.7)")
-    parser.add_argument("--orientations", type=int, default=25, help="angles over 180 degrees (default 25)")
-    parser.add_argument("--width", type=float, default=0.0, help="FWHM of the stick, arcmin (default: a row of pixels)")
-    parser.add_argument("--softness", type=float, default=0.0, help="of the thresholds (default 0: Clark's hard ones)")
-    parser.add_argument(
-        "--subpixels", type=int, default=4, help="of the mask, to a pixel's side (default 4; 1 is quick)"
-    )
+    parser.add_argument("--length", type=float, help="of the stick, arcmin (default 75)")
+    parser.add_argument("--smoothing", type=float, help="FWHM of the unsharp mask, arcmin (default 30)")
+    parser.add_argument("--threshold", type=float, help="share of the stick that must shine (default 0.7)")
+    parser.add_argument("--orientations", type=int, help="angles over 180 degrees (default 25)")
+    parser.add_argument("--width", type=float, help="FWHM of the stick, arcmin (default: a row of pixels)")
+    parser.add_argument("--softness", type=float, help="of the thresholds (default 0: Clark's hard ones)")
+    parser.add_argument("--subpixels", type=int, help="of the mask, to a pixel's side (default 4; 1 is quick)")
     what = "degrees sigma; of the tensor and the derivatives: smoothing below which nothing counts (default 0.5)"
-    parser.add_argument("--fine", type=float, default=0.5, help=what)
+    parser.add_argument("--fine", type=float, help=what)
     what = "degrees sigma; of the tensor: smoothing above which nothing counts (default 6)"
-    parser.add_argument("--coarse", type=float, default=6.0, help=what)
+    parser.add_argument("--coarse", type=float, help=what)
     what = "degrees sigma; over which the tensor is averaged (default 8)"
-    parser.add_argument("--neighbourhood", type=float, default=8.0, help=what)
+    parser.add_argument("--neighbourhood", type=float, help=what)
     parser.add_argument("--field", type=int, nargs="+", default=[0], help="columns of the FITS file (default 0)")
     parser.add_argument("--unit", default="", help="of the FITS file, when it states none")
     parser.add_argument("--polcconv", choices=["COSMO", "IAU"], default="COSMO", help="sign of U (default COSMO)")
@@ -84,11 +89,19 @@ def run(options: argparse.Namespace) -> None:
     say(f"Q and U ({options.polcconv}): {_write(options, total, gas.unit, method)}")
 
 
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the method that were given; raises UserError for one of another method."""
+    given = {name: value for name in chain(*_SETTINGS.values()) if (value := getattr(options, name)) is not None}
+    if others := [name for name in given if name not in _SETTINGS[options.method]]:
+        own = ", ".join(f"--{name}" for name in _SETTINGS[options.method])
+        raise UserError(f"--{others[0]} says nothing to --method {options.method}", f"leave it out; there is {own}")
+    return given
+
+
 def _hough(options: argparse.Namespace) -> _Method:
     from sphereml.filaments.settings import HoughSettings
 
-    names = ("length", "smoothing", "threshold", "orientations", "width", "softness", "subpixels")
-    settings = HoughSettings(**{name: getattr(options, name) for name in names})
+    settings = HoughSettings(**_given(options))
 
     def transform(gas: GasChannels) -> Transform:
         import torch
@@ -114,7 +127,7 @@ def _hough(options: argparse.Namespace) -> _Method:
 def _tensor(options: argparse.Namespace) -> _Method:
     from sphereml.filaments.tensor import FLOOR, TensorSettings, tensor_orientation
 
-    settings = TensorSettings(options.fine, options.coarse, options.neighbourhood)
+    settings = TensorSettings(**_given(options))
 
     def transform(gas: GasChannels) -> Transform:
         floor = FLOOR * gas.mean()
@@ -127,14 +140,15 @@ def _tensor(options: argparse.Namespace) -> _Method:
 def _derivatives(options: argparse.Namespace) -> _Method:
     from sphereml.filaments.derivatives import second_derivatives
 
-    if options.fine < 0:
-        raise UserError(f"--fine {options.fine:g} is no smoothing", "give 0 degrees or more")
+    fine = _given(options).get("fine", 0.5)
+    if fine < 0:
+        raise UserError(f"--fine {fine:g} is no smoothing", "give 0 degrees or more")
 
     def transform(gas: GasChannels) -> Transform:
         # Across ridges, as the others: eth^2 is negative there.
-        return lambda intensity: -second_derivatives(intensity[:, None], (options.fine,))[:, 0]
+        return lambda intensity: -second_derivatives(intensity[:, None], (fine,))[:, 0]
 
-    return _Method("second derivatives", {"FINE": options.fine}, transform)
+    return _Method("second derivatives", {"FINE": fine}, transform)
 
 
 _METHODS = {"hough": _hough, "tensor": _tensor, "derivatives": _derivatives}

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sphereml.cli.lensing_run_flags import refuse_beside_run
 from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
@@ -40,13 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", default="", help="unit of Q and U, when their file states none")
     parser.add_argument("--noise", type=float, help="noise of Q and U, uK-arcmin (default 1, or that of the depth)")
     parser.add_argument("--beam", type=float, help="FWHM of the beam, arcmin (default 1)")
-    parser.add_argument("--lmin", type=int, default=30, help="lowest multipole of E and B (default 30)")
-    parser.add_argument(
-        "--lmin-b", type=int, default=0, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)"
-    )
+    parser.add_argument("--lmin", type=int, help="lowest multipole of E and B (default 30)")
+    parser.add_argument("--lmin-b", type=int, help="lowest multipole of B, e.g. 300 to delens below (default --lmin)")
     parser.add_argument("--lmax", type=int, help="highest multipole of E and B (default 2 nside, at most 3000)")
     parser.add_argument("--lmax-kappa", type=int, help="highest multipole of kappa (default --lmax)")
-    parser.add_argument("--estimator", choices=_ESTIMATORS, default="MV", help="default MV, EB and EE together")
+    parser.add_argument("--estimator", choices=_ESTIMATORS, help="default MV, EB and EE together")
     parser.add_argument("--run", dest="network", metavar="RUN", help="a trained network in place of the estimator")
     patch = parser.add_argument_group("flat patches")
     patch.add_argument("--taper", type=float, help="cosine edge of the mask, arcmin (default 14)")
@@ -56,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masked = parser.add_argument_group("masked and inhomogeneous skies")
     masked.add_argument("--mask", metavar="FITS", help="weights of the inverse variance, 0 = not seen")
     masked.add_argument("--depth", metavar="FITS", help="noise of Q and U in every pixel, uK-arcmin")
-    masked.add_argument(
-        "--tolerance", type=float, default=1e-4, help="relative residual at which the filter stops (default 1e-4)"
-    )
+    masked.add_argument("--tolerance", type=float, help="relative residual at which the filter stops (default 1e-4)")
     masked.add_argument(
         "--mean-field",
         type=int,
@@ -66,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="simulations of mean field and response (default 0: none)",
     )
-    masked.add_argument("--seed", type=int, default=1, help="seed of the simulations (default 1)")
+    masked.add_argument("--seed", type=int, help="seed of the simulations (default 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="FITS", help="kappa with N0, response, filters, mean field")
     output.add_argument("--e-out", metavar="FITS", help="the most likely E, for `sphereml lensing template`")
@@ -94,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
     observed, frame = read_observed(options)
     settings, npix = _settings(options), observed.maps.shape[1]
     if network is not None:
-        settings = network.settings(options.pixel_window, options.tolerance)
+        settings = network.settings(options.pixel_window, settings.tolerance)
     settings.reconstruction(npix, observed.weights, observed.depth, _no_spectra())  # refuses before CAMB runs
     if network is None:
         made = estimate_kappa(observed, settings, load_spectra(max(LMAX, options.lmax or 0)), tell)
@@ -106,19 +103,13 @@ def run(options: argparse.Namespace) -> None:
     _report(kappa, options)
 
 
-def open_network(options: argparse.Namespace, progress: Say) -> SkyNetwork:
-    """The run that is named; raises UserError for one that was trained for another instrument."""
+def open_network(options: argparse.Namespace, progress: Say, free: tuple[str, ...] = ()) -> SkyNetwork:
+    """The run that is named; raises UserError for flags that it does not allow (:func:`refuse_beside_run`)."""
     from sphereml.evaluation.lensing.own_sky import SkyNetwork
     from sphereml.training.runs import Run
 
     network = SkyNetwork(Run.open(options.network), progress)
-    lensing = network.run.config.lensing
-    own = {"noise": lensing.noise, "beam": lensing.beam, "lmax_kappa": network.task.skies.campaign.lmax_kappa}
-    for name, trained in own.items():
-        given = getattr(options, name, None)
-        if given is not None and given != trained:
-            what = f"--{name.replace('_', '-')} {given:g}, but the run was trained with {trained:g}"
-            raise UserError(what, "leave it out, or train anew")
+    refuse_beside_run(options, network.run.config, free)
     return network
 
 
@@ -131,7 +122,7 @@ def _settings(options: argparse.Namespace) -> EstimateSettings:
         raise UserError(f"--passes {options.passes}", "give 1 to 9; beyond 4 little is gained")
     if options.mean_field < 0 or options.mean_field == 1:
         raise UserError(f"--mean-field {options.mean_field}", "give 0 for none, or at least 2")
-    if not 0 <= options.seed < 2**31:
+    if options.seed is not None and not 0 <= options.seed < 2**31:
         raise UserError(f"--seed {options.seed}", "give 0 to 2147483647")
     names = [one.name for one in fields(EstimateSettings) if one.name != "folder"]
     return EstimateSettings(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
@@ -227,7 +218,7 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
         curves["N0"] = [value if math.isfinite(value) else None for value in made.n0[2:].tolist()]
         curves["response"] = made.response[2:].tolist()
         facts = {
-            "estimator": options.network or options.estimator,
+            "estimator": options.network or options.estimator or "MV",
             "simulations": made.simulations,
             "filter": made.facts or None,
         }
@@ -239,7 +230,9 @@ def _report(kappa: KappaMap, options: argparse.Namespace) -> None:
     if made.facts:
         say("filter: {steps} steps of {seconds_per_step} s, {transform_seconds_per_step} s of that in transforms; "
             "residual {residual:.1e} of {tolerance:.0e}".format(**made.facts))  # fmt: skip
-    if (options.passes or 1) > 1:
+    if options.network:
+        say("kappa is the network's; its response and noise are those of a simulated sky")
+    elif (options.passes or 1) > 1:
         say("kappa is the most likely one; its response and noise are what theory expects")
     elif not made.simulations and (options.mask or options.depth):
         say("no mean field was subtracted and the response is not measured (--mean-field N)")

@@ -12,7 +12,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphereml.cli.experiment import say
+from sphereml.cli.lensing_run_flags import refuse_beside_run
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from sphereml.tasks.lensing import LensingTask
     from sphereml.training.runs import Run
 
-_OF_SPHERES = ("mask", "depth", "lmax_kappa", "e_out", "nside")
+_OF_SPHERES = ("mask", "depth", "lmax_kappa", "e_out", "nside", "pixel_window", "tolerance", "seed", "json")
+_OF_SPHERICAL_TEMPLATES = ("lmax", "filtered")
 
 
 def is_patch(name: str | None) -> bool:
@@ -40,13 +42,14 @@ def estimate(options: argparse.Namespace) -> None:
     from sphereml.data.patch_images import write_patch
     from sphereml.templates.products import curve_table, refuse_standing
 
+    _refuse(options, _OF_SPHERES)
     refuse_standing([Path(options.out)], options.overwrite)
     patch, image = _observed(options)
     images, tables = {"KAPPA": patch.images["kappa"], "E": patch.wiener_e()}, []
     if "e" in patch.images and options.network:
         images["UNLENSED_E"] = patch.images["e"]
     if options.mean_field:
-        found = patch.calibrate(options.mean_field, say)
+        found = patch.calibrate(options.mean_field, tell)
         images["SIGMA"], tables = found.sigma, [curve_table("CURVES", found.curves)]
     units = dict.fromkeys(images, "1") | {"E": "uK_CMB", "UNLENSED_E": "uK_CMB"}
     write_patch(options.out, images, image.grid, units, _cards(patch), tables)
@@ -60,6 +63,7 @@ def template(options: argparse.Namespace) -> None:
     from sphereml.lensing.patch_template import template_qu
     from sphereml.templates.products import refuse_standing
 
+    _refuse(options, _OF_SPHERES + _OF_SPHERICAL_TEMPLATES)
     refuse_standing([Path(options.out)], options.overwrite)
     cards: dict[str, Any] = {"EXPANSIO": options.order}
     if options.network:
@@ -76,6 +80,13 @@ def template(options: argparse.Namespace) -> None:
     say(f"lensing-B template of the patch ({options.order}): {options.out}")
 
 
+def _refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+    for name in names:
+        given = getattr(options, name, None)
+        if given is not None and given is not False:
+            raise UserError(f"--{name.replace('_', '-')} is for HEALPix maps, not for a patch", "leave it out")
+
+
 def _e_of(patch: OwnPatch, order: Expansion) -> np.ndarray:
     if order == "gradient":
         return patch.wiener_e()
@@ -90,7 +101,8 @@ def _read(name: str, planes: int, unit: str, options: argparse.Namespace) -> Pat
 
     reference = parse_reference(name)
     wanted = reference.columns[0] if reference.columns else ""
-    return read_patch(reference.path, planes, unit, wanted, not options.no_checksum)
+    silent = options.unit if unit != "1" else ""
+    return read_patch(reference.path, planes, unit, wanted, not options.no_checksum, silent)
 
 
 def _observed(options: argparse.Namespace) -> tuple[OwnPatch, PatchImage]:
@@ -98,12 +110,9 @@ def _observed(options: argparse.Namespace) -> tuple[OwnPatch, PatchImage]:
     from sphereml.tasks.lensing import LensingTask
     from sphereml.training.runs import Run
 
-    for name in _OF_SPHERES:
-        if getattr(options, name, None):
-            raise UserError(f"--{name.replace('_', '-')} is for HEALPix maps, not for a patch", "leave it out")
     image = _read(options.qu, 2, "uK_CMB", options)
     run = Run.open(options.network) if options.network else None
-    task = LensingTask(_config(options, image), say) if run is None else _task_of(run, image, options)
+    task = LensingTask(_config(options, image), tell) if run is None else _task_of(run, image, options)
     return OwnPatch(task, image.values, run), image
 
 
@@ -111,7 +120,7 @@ def _config(options: argparse.Namespace, image: PatchImage) -> Any:
     """The experiment of a patch without a network."""
     from sphereml.config.compose import compose
 
-    if options.estimator != "MV":
+    if options.estimator not in (None, "MV"):
         raise UserError(f"--estimator {options.estimator} of a patch", "leave it out: EB and EE together")
     given = {"noise": options.noise, "beam": options.beam, "lmin": options.lmin, "lmin_b": options.lmin_b or None}
     given |= {"taper": options.taper, "passes": options.passes}
@@ -132,11 +141,8 @@ def _task_of(run: Run, image: PatchImage, options: argparse.Namespace) -> Lensin
     if image.grid.size != patches.size or abs(image.grid.pixel_arcmin / patches.pixel_arcmin - 1) > 1e-3:
         own = f"{image.grid.size} x {image.grid.size} of {image.grid.pixel_arcmin:g}"
         raise UserError(f"{options.qu} has {own}, the run {wanted}", "cut another patch, or train for this one")
-    for name in ("noise", "beam"):
-        given, own = getattr(options, name, None), getattr(lensing, name)
-        if given is not None and given != own:
-            raise UserError(f"--{name} {given:g}, but the run was trained with {own:g}", "leave it out, or train anew")
-    return LensingTask(run.config, say)
+    refuse_beside_run(options, run.config)
+    return LensingTask(run.config, tell)
 
 
 def _cards(patch: OwnPatch) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sphereml.cli.experiment import say
+from sphereml.cli.output import say, tell
 from sphereml.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--e", metavar="FITS", help="E as one column, or Q and U of which E is taken")
     parser.add_argument("--run", dest="network", metavar="RUN", help="a network that makes kappa (and E) of --qu")
     parser.add_argument("--qu", metavar="FITS", help="Q and U, with --run")
-    parser.add_argument("--unit", default="", help="unit of E, when its file states none")
+    parser.add_argument("--unit", default="", help="unit of E, or of Q and U with --run, when their file states none")
     parser.add_argument(
         "--order", choices=_ORDERS, default="gradient", help="of the expansion in kappa (default gradient: first order)"
     )
@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> None:
 
     if not (options.qu if options.network else options.kappa and options.e):
         raise UserError("a template takes --kappa and --e, or --run and --qu", "give both of a pair")
+    if options.qu and not options.network:
+        raise UserError("--qu with --kappa and --e, which are all that a template takes", "leave it out, or add --run")
     if lensing_patch.is_patch(options.qu or options.kappa):
         lensing_patch.template(options)
         return
@@ -89,7 +91,7 @@ def _write_of_network(options: argparse.Namespace) -> None:
     from sphereml.sky.maps import SkyMap
     from sphereml.templates.products import write_sky_map
 
-    network = open_network(options, say)
+    network = open_network(options, tell, free=("lmax",))
     observed, frame = read_observed(options)
     found = network.estimate(observed, network.settings())
     if options.order == "all" and found.e is None:

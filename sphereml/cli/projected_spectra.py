@@ -13,16 +13,29 @@ if TYPE_CHECKING:
     from sphereml.cli.spectra_inputs import Inputs, Part
     from sphereml.harmonics.bandpowers import Bandpowers
 
-# They belong to pseudo-spectra, or to a noise that smoothing would correlate.
-_OTHERS = ("cross", "purify_b", "purify_e", "explicit", "noise_variance", "covariance", "jackknife", "workspace", "dl")
+# They belong to pseudo-spectra, to a noise that smoothing would correlate, or to weights, which the estimator finds.
+_OTHERS = (
+    "cross",
+    "purify_b",
+    "purify_e",
+    "explicit",
+    "noise_variance",
+    "covariance",
+    "jackknife",
+    "workspace",
+    "dl",
+    "apodize",
+)
 
 
 def settle_projection(options: argparse.Namespace) -> None:
     """Set the highest multipole, and refuse what the estimator has no use for.
 
     Raises:
-        UserError: an option of pseudo-spectra, intensity and polarization together, or no guess.
+        UserError: no Nside, an option of pseudo-spectra, intensity and polarization together, or no guess.
     """
+    if options.mode_projection < 1:
+        raise UserError(f"--mode-projection {options.mode_projection}", "give an Nside, 1 to 16")
     given = [name for name in _OTHERS if getattr(options, name)]
     if given or options.field == "IQU":
         what = f"--{given[0].replace('_', '-')}" if given else "--field IQU"

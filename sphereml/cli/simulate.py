@@ -76,7 +76,7 @@ def _simulate_skies(config: ExperimentConfig, only: list[int] | None) -> None:
     """Whole skies with the features of a network."""
     from sphereml.tasks.lensing_sphere import SphereLensingTask
 
-    skies = SphereLensingTask(config, say).skies
+    skies = SphereLensingTask(config, tell).skies
     say(f"store: {skies.folder}")
     numbers = list(range(config.lensing.skies)) if only is None else only
     if beyond := [number for number in numbers if number >= config.lensing.skies]:
@@ -99,7 +99,7 @@ def parse_skies(text: str) -> list[int]:
 def _tell_resolution(config: ExperimentConfig) -> None:
     finest = 180 * 60 / config.patches.pixel_arcmin
     if config.lensing.lmax < 0.9 * finest:
-        say(f"note: lensing.lmax={config.lensing.lmax}, but the pixels resolve multipoles up to {finest:.0f}")
+        tell(f"note: lensing.lmax={config.lensing.lmax}, but the pixels resolve multipoles up to {finest:.0f}")
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MAP",
         help="cross spectrum with another map or splits",
     )
-    parser.add_argument("--mask", metavar="FITS", help="weights, used as they are (default: the whole sky)")
+    parser.add_argument("--mask", metavar="FITS", help="weights, used as they are; of --mode-projection: kept above 0")
     parser.add_argument(
         "--apodize", type=float, default=0.0, metavar="DEG", help="width of the mask's taper, degrees (default 0)"
     )
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.out:
         writer_of(Path(options.out))
-    if options.mode_projection:
+    if options.mode_projection is not None:
         settle_projection(options)
     inputs = read_inputs(options)
     parts = inputs.parts
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> None:
 def _estimate(part: Part, inputs: Inputs, options: argparse.Namespace) -> Bandpowers:
     from sphereml.harmonics.jackknife import jackknife
 
-    if options.mode_projection:
+    if options.mode_projection is not None:
         return project(part, inputs, options)
     workspace = _workspace(part, inputs, options)
     told = part.options(_covariance(part, options))
@@ -168,7 +168,7 @@ def _workspace(part: Part, inputs: Inputs, options: argparse.Namespace) -> Works
 
 def _facts(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
     """What the output says beside the numbers."""
-    kind = "projected" if options.mode_projection else "explicit" if options.explicit else "implicit"
+    kind = "projected" if options.mode_projection is not None else "explicit" if options.explicit else "implicit"
     treatment = kind if options.template else "none"
     return {"field": options.field, "lmax": inputs.lmax, "templates": treatment, "notes": list(inputs.notes)}
 

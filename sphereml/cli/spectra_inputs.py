@@ -89,7 +89,12 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         notes.append(
             f"bands above ell = {2 * first.grid.nside} (2 nside) are off by HEALPix's quadrature, by per cents"
         )
-    if options.guess and not (options.template or options.covariance):
+    projects = options.mode_projection is not None
+    if projects and not np.isin(mask, (0, 1)).all():
+        notes.append(
+            "the mask's weights are not used: --mode-projection keeps every pixel above 0, and weighs by itself"
+        )
+    if options.guess and not (options.template or options.covariance or projects):
         notes.append("--guess is not used: there is no --template whose bias it could correct, and no --covariance")
     parts = [_part(pair, maps, templates, options, lmax) for pair in _SPINS[options.field]]
     return Inputs(mask, edges, beam, lmax, parts, notes)

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     kind.refuse(configs)
     folder = study_folder(options.out, configs[0])
     if options.dry_run:
-        show_plan(configs, options.json)
+        show_plan(configs, options)
         return
     runs = train_models(configs, options.resume, options.overwrite)
     show(kind(runs, StudyOptions(tell, skip, configs[0].evaluation)).measure(), folder)

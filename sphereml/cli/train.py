@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     sweep = swept_words(options.overrides) if options.multirun else [options.overrides]
     jobs = [model_configs(words) for words in sweep]
     if options.dry_run:
-        show_plan([config for configs in jobs for config in configs], options.json)
+        show_plan([config for configs in jobs for config in configs], options)
         return
     if options.multirun:
         _sweep(sweep, jobs, options)
@@ -97,7 +97,7 @@ def _refuse_unreadable(configs: Sequence[ExperimentConfig]) -> None:
 
     for config in configs:
         if config.data.kind != "galaxy" and is_used(config.task, "data.kind"):
-            load_sky(config.data, say)
+            load_sky(config.data, tell)
 
 
 def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: bool) -> list[Run]:
@@ -122,17 +122,25 @@ def train_models(configs: Sequence[ExperimentConfig], resume: bool, overwrite: b
     return runs
 
 
-def show_plan(configs: Sequence[ExperimentConfig], as_json: bool = False) -> None:
+def show_plan(configs: Sequence[ExperimentConfig], options: argparse.Namespace) -> None:
     """What a training would do, without reading the data: each model's run folder, and whether it is there."""
     from sphereml.tasks import open_task
     from sphereml.training.runs import Run
 
     planned = [Run.of(config, open_task(config, tell).identity()) for config in configs]
-    states = ["unfinished" if (known := run.manifest()) and not known.get("complete") else
-              "trained" if known else "to train" for run in planned]  # fmt: skip
-    listed = list(zip(planned, states, strict=True))
-    if as_json:
+    listed = [(run, _state(run, options)) for run in planned]
+    if options.json:
         say_json([{"model": run.name, "folder": str(run.folder), "state": state} for run, state in listed])
-    for run, state in [] if as_json else listed:
+    for run, state in [] if options.json else listed:
         epochs = "" if run.config.model.domain == "none" else f", {run.config.training.epochs} epochs at most"
         say(f"{run.name}: {run.folder}  ({state}{epochs if state != 'trained' else ''})")
+
+
+def _state(run: Run, options: argparse.Namespace) -> str:
+    known = run.manifest()
+    complete = bool(known.get("complete"))
+    if not known:
+        return "to train"
+    if options.overwrite and (complete or not options.resume):
+        return "to train again"
+    return "trained" if complete else "unfinished"

@@ -23,7 +23,7 @@ from sphereml.data.fits_cards import is_iau, number_card
 from sphereml.data.fits_checksums import refuse_stale
 from sphereml.data.fits_files import Unit, open_fits
 from sphereml.data.unit_conversion import conversion_factor
-from sphereml.data.units import parse_unit
+from sphereml.data.units import reconcile_units
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
 from sphereml.sky.plane import SquareGrid
@@ -43,16 +43,19 @@ def holds_patch(path: Path | str) -> bool:
         return next((not unit.is_table for unit in file.units() if unit.size), False)
 
 
-def read_patch(path: Path | str, planes: int, unit: str, name: str = "", checksum: bool = True) -> PatchImage:
+def read_patch(
+    path: Path | str, planes: int, unit: str, name: str = "", checksum: bool = True, silent: str = ""
+) -> PatchImage:
     """The first image of a file, in ``unit``, or the one of this name.
 
     Args:
         planes: how many it must have; an image without a third axis has one.
-        unit: of the result; a file that states none, or ``"1"``, is taken to be in it.
+        unit: of the result; a file that states none, or ``"1"``, is taken to be in it, or in ``silent``.
         checksum: refuse a file that is not what its checksum cards say.
+        silent: unit of a file that states none, empty for ``unit``; another one than a file states is refused.
 
     Raises:
-        UserError: no such image, one that is not square, has no pixel size, or has missing pixels.
+        UserError: no such image, one that is not square, has no pixel size, has missing pixels, or units that disagree.
     """
     with open_fits(Path(path)) as file:
         found = next((one for one in file.units() if one.is_image and one.size and _is_called(one, name)), None)
@@ -63,8 +66,9 @@ def read_patch(path: Path | str, planes: int, unit: str, name: str = "", checksu
         values = _planes(found, planes)
         header = found.header
     stated = str(header.get("BUNIT", "")).strip()
-    if stated not in ("", "1"):
-        values *= conversion_factor(parse_unit(stated), unit)
+    stated = "" if stated == "1" else stated
+    if stated or silent:
+        values *= conversion_factor(reconcile_units(stated, silent, str(path)), unit)
     if not np.isfinite(values).all():
         raise UserError(f"{path} has missing pixels", "cut a patch that is whole")
     side = number_card(header, "CDELT2")

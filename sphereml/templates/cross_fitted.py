@@ -81,7 +81,7 @@ class CrossFitted:
         Raises:
             UserError: a file exists and may not be replaced, or its folder cannot be written.
         """
-        paths = [path, path.with_name(f"{path.stem}_realizations.fits")][: 1 + (realizations > 0)]
+        paths = [path, realizations_path(path)][: 1 + (realizations > 0)]
         for one in paths[1:]:
             names = [f"{name}_{i:03d}" for i in range(realizations) for name in self.maps.column_names]
             columns = np.concatenate(list(self.realizations(realizations)), axis=1)
@@ -93,6 +93,11 @@ class CrossFitted:
         tables = [map_table(sigmas, self.maps.unit, name="SIGMA"), curve_table("R_BAND", self.r_band())]
         write_sky_map(path, self.maps, overwrite=overwrite, tables=tables)
         return paths
+
+
+def realizations_path(path: Path) -> Path:
+    """Where the realizations of a template stand, beside it."""
+    return path.with_name(f"{path.stem}_realizations.fits")
 
 
 def predict_folds(plan: CrossFit, runs: Sequence[Sequence[Run]], sky: Sky | None = None) -> Iterator[FoldPrediction]:
