@@ -89,7 +89,7 @@ def _simulate_skies(config: ExperimentConfig, only: list[int] | None) -> None:
     numbers = list(range(config.lensing.skies)) if only is None else only
     if beyond := [number for number in numbers if number >= config.lensing.skies]:
         raise UserError(f"there is no sky {beyond[0]} in lensing.skies={config.lensing.skies}", "they count from 0")
-    skies.prepare(numbers, _progress())
+    skies.prepare(numbers, _progress(), config.scheduler)
 
 
 def parse_skies(text: str) -> list[int]:

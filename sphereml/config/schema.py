@@ -250,7 +250,7 @@ class ExperimentConfig:
         name: of the experiment, its folder under output
         task: what is learnt from what
         output: folder of the runs
-        scheduler: of campaigns, preparations and sweeps: empty for here, local, or tcp://HOST:PORT of Dask's
+        scheduler: of `simulate lensing`, a survey's `data prepare` and `train -m`: empty: here; local; tcp://HOST:PORT
         models: models that `sphereml train` trains; empty: the chosen one
         rows: further runs beside the models, the name of each with its overrides
         data: the sky
