@@ -187,8 +187,8 @@ def _sphere_faults(config: ExperimentConfig) -> Iterator[UserError]:
     lensing, nside, tiles = config.lensing, config.lensing.nside, config.training.tile_nside
     if nside < 1 or nside & (nside - 1):
         yield UserError(f"lensing.nside={nside}", "give a power of two")
-    elif nside >> config.model.depth < tiles:
-        what = f"tiles of training.tile_nside={tiles} cannot be pooled {config.model.depth} times from Nside {nside}"
+    elif nside >> config.model.poolings < tiles:
+        what = f"tiles of training.tile_nside={tiles} cannot be pooled {config.model.poolings} times from Nside {nside}"
         yield UserError(what, "lower training.tile_nside or model.depth")
     yield from _band_faults(lensing, min(3 * nside - 1, lensing.spectra_lmax))
     yield from _sky_faults(lensing)

@@ -9,8 +9,8 @@ are taken under a window that falls over ``EDGE`` of the patch's side, as the B 
 * Left: ``<(B - T)^2> / <B^2>`` by band, ratios to the reference on the same patches.
 * Bias of internal delensing: the same skies with another B of ell < ell_cut added, Gaussian, with the spectrum of the
   lensed one, as tensor modes or residual foregrounds would add it.  Below ell_cut a template should follow the lensing
-  B and know nothing of the other; ell_cut is ``lensing.lmin_b`` where it leaves a band above ``LOWEST``, else 300.  Noise
-  enters just as it does.
+  B and know nothing of the other; ell_cut is ``lensing.lmin_b`` where that leaves a band above ``LOWEST``, else 300.
+  Noise enters just as it does.
 """
 
 from __future__ import annotations
