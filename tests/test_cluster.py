@@ -26,6 +26,24 @@ def test_a_script_asks_for_what_the_line_needs():
     assert "unknown configuration key" in sphereml("cluster", "render", "train", "training.epoch=3").refusal
 
 
+def test_a_script_is_of_what_its_verb_would_compose(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("defaults:\n  - /experiment/dust_demo\n  - _self_\ntraining:\n  processes: 4\n")
+    script = done("cluster", "render", "--cpus", "3", "train", str(mine)).out
+    assert "#SBATCH --ntasks=4\n" in script and "#SBATCH --cpus-per-task=3\n" in script
+    assert script.index("export SRUN_CPUS_PER_TASK=") < script.index("\nsrun ")
+    own = tmp_path / "own" / "training"
+    own.mkdir(parents=True)
+    (own / "four.yaml").write_text("processes: 4\n")
+    words = ["train", "experiment=dust_demo", "training=four"]
+    assert "--ntasks=4\n" in done("cluster", "render", *words, "--config-dir", str(own.parent)).out
+    assert "four" in sphereml("cluster", "render", *words).refusal
+    plugin = str(Path(__file__).parent / "plugin" / "haze.py")
+    assert "--ntasks=1\n" in done("cluster", "render", "train", "--plugin", plugin, "task=haze").out
+    assert "srun" in done("cluster", "render", "simulate", "lensing", "lensing.skies=10").out
+    assert "no-such" in sphereml("cluster", "render", "train", "--no-such").refusal
+
+
 @pytest.mark.slow
 def test_a_second_submission_goes_on(tmp_path):
     """Slurm's commands are stubs; the first job gets SIGUSR1 in its second epoch, as before its time is up."""

@@ -285,6 +285,7 @@ def test_a_polarized_sky_is_cleaned_of_its_template(study, tmp_path):
         (["dust_polarization.fine=7"], "dust_polarization.fine=7"),
         (["dust_polarization.base=sobel"], "choose tensor, hough"),
         (["data.galaxy.polarization=false"], "data.galaxy.polarization=true"),
+        (["model=spectral"], "model.arch=spectral"),
     ],
 )
 def test_what_cannot_be_is_refused(words, says, tmp_path):

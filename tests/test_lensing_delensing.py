@@ -8,7 +8,7 @@ import torch
 from fixtures_lensing import WEAK, lensing_config, seeded, toy_spectra
 
 from sphereml.evaluation.calibration import BinnedError, coverage
-from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, wiener_weights
+from sphereml.evaluation.lensing.delensing import Delensing, KnownPatches, ell_cut, wiener_weights
 from sphereml.evaluation.lensing.estimates import QuadraticEstimate
 from sphereml.evaluation.lensing.noise import patch_bands
 from sphereml.evaluation.lensing.responses import response_slope
@@ -16,6 +16,13 @@ from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.rings import alm_size
 from sphereml.lensing.patch_spectra import PatchBands, PatchPowers, response_of
 from sphereml.tasks.lensing import LensingTask
+
+
+def test_a_cut_below_the_lowest_band_is_none():
+    assert [ell_cut(one) for one in (0, 1, 30, 31, 300)] == [300, 300, 300, 31, 300]
+    for asked, found in ((0, 300), (1, 300), (250, 250)):
+        task = task_of(f"lensing.lmin_b={asked}")
+        assert KnownPatches(task, 1, 1).cut == found
 
 
 def task_of(*overrides: str) -> LensingTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import healpy
@@ -22,6 +23,7 @@ from sphereml.harmonics.rings import alm_index
 from sphereml.harmonics.spectra import cross_spectrum
 from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sources import lensed_skies
+from sphereml.sources.lensed_skies import LensedSkies
 from sphereml.tasks import open_task
 from sphereml.tasks.lensing_sphere import SphereLensingTask
 from sphereml.training.fit import fit
@@ -107,6 +109,26 @@ def test_skies_are_simulated_on_the_command_line(stores, capsys):
     assert main(["simulate", "lensing", *words, "--only", "0,2"]) == 0
     assert "store: " in capsys.readouterr().out and list(stores.glob("lensing-sky-*/sky-0002"))
     assert main(["simulate", "lensing", *words, "--only", "7"]) == 2
+
+
+def test_workers_are_sent_skies_that_make_the_same_bytes(stores, tmp_path, monkeypatch):
+    """What is sent holds the spectra, and the folder the curves of the passes: nothing is measured twice."""
+    task = task_of(stores, *SMALL)
+    task.skies.prepare([1])
+    sent = LensedSkies(task.skies.campaign, tmp_path)
+    asked = []
+
+    def on_workers(make, items, scheduler, progress):
+        asked.append(scheduler)
+        monkeypatch.setattr(lensed_skies, "measure_curves", lambda *_: pytest.fail("measured again"))
+        for item in items:
+            pickle.loads(pickle.dumps(make))(item)
+
+    monkeypatch.setattr(lensed_skies, "do_items", on_workers)
+    sent.prepare([1], scheduler="local")
+    assert asked == ["local"]
+    here, there = (skies.sky(1) for skies in (task.skies, sent))
+    assert np.array_equal(here.inputs, there.inputs) and np.array_equal(here.targets, there.targets)
 
 
 def test_batches_are_functions_of_their_seed_and_of_several_tiles_where_skies_are_few(stores):
@@ -212,8 +234,18 @@ def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys)
         ("lensing.lmax=80", "lensing.lmax"),
         ("lensing.outputs=[q]", "outputs"),
         ("lensing.lmax_kappa=91", "lmax_kappa"),
+        ("training.batch_size=193", "batch_size=193 asks for more than the 192 tiles"),
     ],
 )
 def test_what_cannot_be_is_refused(word, key):
     with pytest.raises(UserError, match=key):
         compose([*WORDS, "model=stack_oriented", word])
+
+
+def test_features_that_nobody_sees_are_refused():
+    plain = [*WORDS, "model=stack_oriented", "model.form=plain", "lensing.passes=1"]
+    compose(plain)
+    with pytest.raises(UserError, match="leaves no input"):
+        compose([*plain, "lensing.features=scalars"])
+    with pytest.raises(UserError, match="of whole skies"):
+        compose(["experiment=lensing_quick", "lensing.features=scalars"])

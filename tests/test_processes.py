@@ -19,7 +19,7 @@ from fixtures_cli import GALAXY, PATCHES, sphereml
 
 from sphereml.errors import UserError
 from sphereml.models.shared_statistics import SharedBatchNorm
-from sphereml.training.processes import Process, together
+from sphereml.training.processes import Process, local_device, together
 
 WORDS = [
     *("train", "experiment=dust_demo", *GALAXY, *PATCHES, "model.width=4", "model.depth=1"),
@@ -81,6 +81,14 @@ def test_processes_that_nobody_started_are_refused(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "3")
     assert "3 processes were started" in sphereml(*WORDS, "model=unet_sphere", "training.processes=2").refusal
+
+
+def test_a_process_that_sees_one_device_uses_it(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    for seen, own in ((0, 3), (1, 0), (2, 1), (4, 3)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: seen)
+        assert local_device() == own
 
 
 @pytest.mark.slow

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from sphereml.cli.experiment import model_configs
 from sphereml.cli.output import say
+from sphereml.cli.parsers import TASKS, build_parser, load_plugins, parse_words
 from sphereml.config.compose import compose
-from sphereml.config.schema import ExperimentConfig
+from sphereml.config.resources import searching
+from sphereml.config.sweeps import swept_words
 
 # Verbs whose unfinished work goes on only when it is asked for; the others do so by themselves.
 _RESUMED = ("train", "study")
+_MODELS = (*_RESUMED, "demo")  # each of an experiment's
 _VERBS = (*_RESUMED, "demo", "simulate", "data", "predict", "compare")
 _SCRIPT = """#!/bin/bash
 #SBATCH --job-name={name}
@@ -24,6 +28,8 @@ _SCRIPT = """#!/bin/bash
 # Slurm sends SIGUSR1 {notice} s before the time is up: what is done is kept, and the job is queued again.
 # Submitted once more, by hand or by Slurm, it goes on where it stopped.
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-{cpus}}}"
+# srun's --cpus-per-task, which since Slurm 22.05 is no longer that of sbatch.
+export SRUN_CPUS_PER_TASK="$OMP_NUM_THREADS"
 srun --kill-on-bad-exit=1 {line}
 code=$?
 if [ "$code" -eq 138 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
@@ -53,13 +59,14 @@ def run(options: argparse.Namespace) -> None:
 
 def render_script(options: argparse.Namespace) -> str:
     """The script of a line; one task a process of ``training.processes``."""
-    config = _configuration(options)
+    job = parse_words(build_parser(options.job), [options.job, *options.words])
+    processes = _processes(job)
     words = ["sphereml", options.job, *options.words]
-    if options.job in _RESUMED and "--resume" not in words:
+    if options.job in _RESUMED and not job.resume:
         words.append("--resume")
     return _SCRIPT.format(
         name=f"sphereml-{options.job}",
-        tasks=config.training.processes if options.job == "train" else 1,
+        tasks=processes if options.job == "train" else 1,
         cpus=options.cpus,
         options=_sbatch_lines(options),
         notice=options.notice,
@@ -67,12 +74,28 @@ def render_script(options: argparse.Namespace) -> str:
     )
 
 
-def _configuration(options: argparse.Namespace) -> ExperimentConfig:
-    from sphereml.config.sweeps import swept_words
+def _processes(job: argparse.Namespace) -> int:
+    """The processes of a job, whose configurations are composed as its verb will."""
+    if job.verb in TASKS:
+        load_plugins(job.plugin)
+    with searching(getattr(job, "config_dir", [])):
+        words = _composed_words(job)
+        if job.verb in _MODELS:
+            return model_configs(words)[0].training.processes
+        return compose(words).training.processes
 
-    words = [word for word in options.words if "=" in word and not word.startswith("-")]
-    first, *_ = swept_words(words) if {"-m", "--multirun"} & set(options.words) else [words]
-    return compose(first)
+
+def _composed_words(job: argparse.Namespace) -> list[str]:
+    """What the verb composes of a job's words; of a sweep its first combination."""
+    if job.verb == "simulate":
+        from sphereml.cli.simulate import composed_words
+
+        return composed_words(job)
+    words: list[str] = getattr(job, "usual", list)(getattr(job, "overrides", []))
+    if job.verb == "train" and job.multirun:
+        return swept_words(words)[0]
+    # Other data of a prediction stand among its runs.
+    return [*words, *(word for word in getattr(job, "runs", []) if word.startswith(("data=", "data.")))]
 
 
 def _sbatch_lines(options: argparse.Namespace) -> str:

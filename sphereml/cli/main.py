@@ -15,12 +15,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from sphereml.cli.allocator import keep_freed_memory
 from sphereml.cli.environment import restart_in_utf8, settle_environment, usable_streams
 from sphereml.cli.output import MANNER, settle_manner
-from sphereml.cli.parsers import TASKS, VERBS, build_parser
+from sphereml.cli.parsers import TASKS, VERBS, build_parser, load_plugins
+from sphereml.cli.parsers import parse_words as _parse
 from sphereml.cli.signals import Stopped, stoppable
 from sphereml.config.resources import searching
 from sphereml.errors import UserError
@@ -30,17 +30,6 @@ _OF_THE_DISC = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 
 
 _TRAINING = ("train", "study", "demo")
-
-
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Like ``parse_args``, but overrides may also follow options, which argparse does not see."""
-    options, rest = parser.parse_known_args(words)
-    late = [w for w in rest if ("=" in w or w.endswith((".yaml", ".yml"))) and not w.startswith("-")]
-    if rest and not (late == rest and hasattr(options, "overrides")):
-        raise UserError(f"unrecognized arguments: {' '.join(rest)}", f"see `sphereml {options.verb or ''} --help`")
-    if late:
-        options.overrides = [*options.overrides, *late]
-    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +57,7 @@ def _run(words: list[str]) -> int:
                 return 0
             settle_manner(options.quiet, options.verbose, getattr(options, "json", False))
             if options.verb in TASKS:
-                _load_plugins(options.plugin)
+                load_plugins(options.plugin)
             with searching(getattr(options, "config_dir", [])):
                 (_show_configuration if getattr(options, "cfg", None) else options.run)(options)
     except UserError as error:
@@ -113,15 +102,6 @@ def _flushed() -> Iterator[None]:
         yield
     finally:
         sys.stdout.flush()
-
-
-def _load_plugins(files: Sequence[str]) -> None:
-    """Make the tasks of installed packages and of these files known."""
-    from sphereml.tasks import load_entry_points, load_plugin
-
-    load_entry_points()
-    for file in files:
-        load_plugin(Path(file))
 
 
 def _stopped(verb: str | None, stop: Stopped) -> int:

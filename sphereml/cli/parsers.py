@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,26 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             for leaf in leaves(sub):
                 _finish(leaf, name)
     return parser
+
+
+def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also follow options, which argparse does not see."""
+    options, rest = parser.parse_known_args(words)
+    late = [w for w in rest if ("=" in w or w.endswith((".yaml", ".yml"))) and not w.startswith("-")]
+    if rest and not (late == rest and hasattr(options, "overrides")):
+        raise UserError(f"unrecognized arguments: {' '.join(rest)}", f"see `sphereml {options.verb or ''} --help`")
+    if late:
+        options.overrides = [*options.overrides, *late]
+    return options
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Make the tasks of installed packages and of these files known."""
+    from sphereml.tasks import load_entry_points, load_plugin
+
+    load_entry_points()
+    for file in files:
+        load_plugin(Path(file))
 
 
 def sentence(summary: str) -> str:

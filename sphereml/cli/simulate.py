@@ -35,11 +35,20 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.only is not None:
         raise UserError("--only chooses skies of lensing, and dust has one", "leave it out")
-    _simulate_dust(options.overrides)
+    _simulate_dust(options)
 
 
-def _simulate_dust(overrides: list[str]) -> None:
-    config = compose(["data=galaxy", *overrides])
+def composed_words(options: argparse.Namespace) -> list[str]:
+    """The words, with the usual experiment or data of what is simulated where they name none."""
+    words: list[str] = options.overrides
+    if options.what == "dust":
+        return ["data=galaxy", *words]
+    named = any(word.startswith("experiment=") or is_experiment_file(word) for word in words)
+    return words if named else [_LENSING, *words]
+
+
+def _simulate_dust(options: argparse.Namespace) -> None:
+    config = compose(composed_words(options))
     from sphereml.data.prepare import store_path
     from sphereml.sources.sky import load_sky
 
@@ -50,8 +59,7 @@ def _simulate_dust(overrides: list[str]) -> None:
 
 
 def _simulate_lensing(options: argparse.Namespace) -> None:
-    named = any(word.startswith("experiment=") or is_experiment_file(word) for word in options.overrides)
-    config = compose(options.overrides if named else [_LENSING, *options.overrides])
+    config = compose(composed_words(options))
     only = None if options.only is None else parse_skies(options.only)
     if not is_used(config.task, "lensing"):
         raise UserError(f"the experiment {config.name!r} is of {config.task}", "name one of lensing, or none")
@@ -81,7 +89,7 @@ def _simulate_skies(config: ExperimentConfig, only: list[int] | None) -> None:
     numbers = list(range(config.lensing.skies)) if only is None else only
     if beyond := [number for number in numbers if number >= config.lensing.skies]:
         raise UserError(f"there is no sky {beyond[0]} in lensing.skies={config.lensing.skies}", "they count from 0")
-    skies.prepare(numbers, _progress())
+    skies.prepare(numbers, _progress(), config.scheduler)
 
 
 def parse_skies(text: str) -> list[int]:

@@ -47,6 +47,9 @@ def polarization_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if model.domain != "none" and model.form == "physical" and not model.gain_limit > 0:
         what = f"model.gain_limit={model.gain_limit:g} with model.form=physical: a channel's gain is bounded here"
         yield UserError(what, "give more than 0, e.g. 1")
+    if model.arch == "spectral":
+        what = f"model.arch=spectral ({model.name}) sees single pixels, whose scalars do not foretell Q and U"
+        yield UserError(what, "choose another network")
     if not 0 <= settings.fine < settings.coarse:
         what = f"dust_polarization.fine={settings.fine:g} and dust_polarization.coarse={settings.coarse:g}"
         yield UserError(what, "give 0 <= fine < coarse")

@@ -177,6 +177,8 @@ def _patch_faults(config: ExperimentConfig) -> Iterator[UserError]:
     if lensing.simulator == "curved":
         yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa", "q", "u"))
+    if lensing.features != "all":
+        yield UserError(f"lensing.features={lensing.features} is of whole skies", "leave it out, patches show all")
     if config.patches.size % 2:
         yield UserError(f"patches.size={config.patches.size}", "lensing is done on even sizes")
 
@@ -185,15 +187,29 @@ def _sphere_faults(config: ExperimentConfig) -> Iterator[UserError]:
     lensing, nside, tiles = config.lensing, config.lensing.nside, config.training.tile_nside
     if nside < 1 or nside & (nside - 1):
         yield UserError(f"lensing.nside={nside}", "give a power of two")
-    elif nside >> config.model.depth < tiles:
-        what = f"tiles of training.tile_nside={tiles} cannot be pooled {config.model.depth} times from Nside {nside}"
+    elif nside >> config.model.poolings < tiles:
+        what = f"tiles of training.tile_nside={tiles} cannot be pooled {config.model.poolings} times from Nside {nside}"
         yield UserError(what, "lower training.tile_nside or model.depth")
     yield from _band_faults(lensing, min(3 * nside - 1, lensing.spectra_lmax))
     yield from _sky_faults(lensing)
     yield from _output_faults(lensing, ("e", "kappa"))
+    yield from _tile_faults(config)
+    if lensing.features == "scalars" and config.model.form == "plain":
+        what = "lensing.features=scalars with model.form=plain, whose features are Q and U, leaves no input"
+        yield UserError(what, "choose model.form=physical, or features=all")
     if lensing.lmax_kappa and not 2 <= lensing.lmax_kappa <= lensing.lmax_eb:
         what = f"lensing.lmax_kappa={lensing.lmax_kappa} with lensing.lmax_eb={lensing.lmax_eb}"
         yield UserError(what, "give 2 to lmax_eb, or 0 for lmax_eb")
+
+
+def _tile_faults(config: ExperimentConfig) -> Iterator[UserError]:
+    """Batches of more tiles of a sky than there are; both parts have batches of one size."""
+    lensing, size, tiles = config.lensing, config.training.batch_size, 12 * config.training.tile_nside**2
+    train = lensing.skies - lensing.test_skies - lensing.validation_skies
+    skies = max(1, min(train, lensing.validation_skies))
+    if size > tiles * skies:
+        what = f"training.batch_size={size} asks for more than the {tiles} tiles of each of {skies} skies"
+        yield UserError(what, "lower it, or raise training.tile_nside")
 
 
 def _band_faults(lensing: LensingConfig, top: float) -> Iterator[UserError]:

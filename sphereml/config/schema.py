@@ -110,7 +110,7 @@ class ModelConfig:
         gains: one gain on the guess, or one on each of its channels (with guess linear)
         gain_limit: 0: gain 1 + n; else exp(limit tanh(n / limit)), bounded and positive
         width: channels of the first level
-        depth: number of poolings (a stack has none)
+        depth: number of poolings (a stack has none), of a spectral network along velocity
         max_width: channels of a level at most
         convs_per_level: convolutions of a level, or of a stack
         stencil: what a convolution on the sphere sums over: graph of neighbours, nine oriented weights, or spin for
@@ -151,6 +151,11 @@ class ModelConfig:
     dropout: float = 0.3
     input_noise: float = 0.0
     norm: str = "batch"
+
+    @property
+    def poolings(self) -> int:
+        """How often the network halves the sky; ``depth`` of a spectral one is of the velocity axis."""
+        return 0 if self.arch in ("stack", "spectral") else self.depth
 
 
 @dataclass
@@ -250,7 +255,7 @@ class ExperimentConfig:
         name: of the experiment, its folder under output
         task: what is learnt from what
         output: folder of the runs
-        scheduler: of campaigns, preparations and sweeps: empty for here, local, or tcp://HOST:PORT of Dask's
+        scheduler: of `simulate lensing`, a survey's `data prepare` and `train -m`: empty: here; local; tcp://HOST:PORT
         models: models that `sphereml train` trains; empty: the chosen one
         rows: further runs beside the models, the name of each with its overrides
         data: the sky

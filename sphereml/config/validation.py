@@ -20,6 +20,15 @@ from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
 CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
+# Keys that a network does not use.
+_UNUSED_BY_ARCH: dict[str, tuple[str, ...]] = {
+    "resunet": ("convs_per_level",),
+    "stack": ("depth", "max_width"),
+    "spectral": (
+        *("stencil", "norm", "convs_per_level", "products", "chiral"),
+        *("odd_width", "spin1_width", "spin2_width"),
+    ),
+}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
     "model.arch": ("unet", "resunet", "stack", "spectral", *CLOSED_FORMS),
@@ -177,6 +186,10 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
+    for key in _UNUSED_BY_ARCH.get(model.arch, ()):
+        value = getattr(model, key)
+        if value != getattr(ModelConfig(), key) and (key, value) != ("depth", 0):  # none, which is true of a stack
+            raise UserError(f"model.{key}={value}: model.arch={model.arch} has no use for it", "leave it out")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"
@@ -194,7 +207,7 @@ def _size_faults(config: ExperimentConfig) -> Iterator[UserError]:
             f"patches of {config.patches.size} x {config.patches.size} pixels, {extent:.3g} degrees on a side",
             f"choose patches.size >= 4 and patches.pixel_arcmin so that a side has {_LARGEST_EXTENT:g} degrees at most",
         )
-    if config.model.domain == "flat" and config.patches.size % 2**config.model.depth:
+    if config.model.domain == "flat" and config.patches.size % 2**config.model.poolings:
         yield UserError(
             f"patches.size={config.patches.size} cannot be halved model.depth={config.model.depth} times",
             "use a smaller depth or a size that is a multiple of 2^depth",
@@ -209,7 +222,7 @@ def check_resolution(config: ExperimentConfig, nside: int) -> None:
 
 def _resolution_faults(config: ExperimentConfig, nside: int) -> Iterator[UserError]:
     tiles = config.training.tile_nside
-    if config.model.domain == "sphere" and nside >> config.model.depth < tiles:
+    if config.model.domain == "sphere" and nside >> config.model.poolings < tiles:
         yield UserError(
             f"model.depth={config.model.depth} pools Nside {nside} below training.tile_nside={tiles}",
             "use a smaller depth or larger tiles (lower tile_nside)",

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sphereml.data.array_files import read_arrays, write_arrays
 from sphereml.data.holdings import refuse_full
 from sphereml.data.store import FORMAT_VERSION, Sky, open_dataset, open_store, write_store
 from sphereml.data.whole_files import refuse_unwritable
+from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
 from sphereml.harmonics.filters import multiply
 from sphereml.harmonics.rings import resize_alm
@@ -172,8 +173,13 @@ class LensedSkies:
         power = self.observation.noise_spectrum()
         return np.stack([draw_alm(power, rng) for _ in range(2)])
 
-    def prepare(self, numbers: Sequence[int], progress: Progress = lambda done, total: None) -> None:
+    def prepare(
+        self, numbers: Sequence[int], progress: Progress = lambda done, total: None, scheduler: str = ""
+    ) -> None:
         """Make the skies that are not there yet; those under way in another process are left to it.
+
+        Args:
+            scheduler: of the workers that make a sky each (:mod:`sphereml.data.work_items`).
 
         Raises:
             UserError: no room on the disc, or a folder that cannot be written.
@@ -185,11 +191,11 @@ class LensedSkies:
         refuse_unwritable(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         refuse_full(self.folder, len(missing) * self._bytes, f"simulating {len(missing)} skies", "data.stores=PATH")
-        for done, number in enumerate(missing, start=1):
-            with under_way(self.folder, number) as scratch:
-                if scratch is not None:
-                    write_store(scratch, self.simulate(number))
-            progress(done, len(missing))
+        skies = self
+        if scheduler:
+            _ = self._curves  # measured and kept before the workers, who read them
+            skies = replace(self, fiducial=self.spectra)
+        do_items(partial(_make_sky, skies), missing, scheduler, lambda done: progress(done, len(missing)))
 
     @property
     def _bytes(self) -> int:
@@ -210,6 +216,12 @@ class LensedSkies:
             mend = "give `sphereml simulate lensing` with the same experiment, or wait for the process that makes it"
             raise UserError(f"the sky {path} is missing", mend)
         return path
+
+
+def _make_sky(skies: LensedSkies, number: int) -> None:
+    with under_way(skies.folder, number) as scratch:
+        if scratch is not None:
+            write_store(scratch, skies.simulate(number))
 
 
 @dataclass(frozen=True, eq=False)

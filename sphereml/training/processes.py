@@ -139,8 +139,10 @@ def _launch() -> tuple[int, int]:
 
 
 def local_device() -> int:
-    """Which of its machine's devices is this process's."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    """Which of the devices that it sees is this process's; srun may show it one alone, which is its number 0."""
+    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    seen = torch.cuda.device_count()
+    return rank % seen if seen else rank
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -9,7 +9,8 @@ are taken under a window that falls over ``EDGE`` of the patch's side, as the B 
 * Left: ``<(B - T)^2> / <B^2>`` by band, ratios to the reference on the same patches.
 * Bias of internal delensing: the same skies with another B of ell < ell_cut added, Gaussian, with the spectrum of the
   lensed one, as tensor modes or residual foregrounds would add it.  Below ell_cut a template should follow the lensing
-  B and know nothing of the other; ell_cut is ``lensing.lmin_b``, or 300 where that is 0.  Noise enters just as it does.
+  B and know nothing of the other; ell_cut is ``lensing.lmin_b`` where that leaves a band above ``LOWEST``, else 300.
+  Noise enters just as it does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ from sphereml.training.predictor import best_device
 
 EDGE = 0.4
 CUT = 300
+# Lower edge of the band in which templates should follow the lensing B alone.
+LOWEST = 30
 _STREAM = 14
+
+
+def ell_cut(lmin_b: int, lowest: float = LOWEST) -> int:
+    """The multipole below which a template is asked what it follows: ``lmin_b`` where it lies above ``lowest``."""
+    return lmin_b if lmin_b > lowest else CUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +78,8 @@ class KnownPatches:
 
     @property
     def cut(self) -> int:
-        return self.task.settings.lmin_b or CUT
+        """A mode of the patch lies below it."""
+        return ell_cut(self.task.settings.lmin_b, max(LOWEST, 360 / self.task.patch.extent))
 
     def __iter__(self) -> Iterator[KnownB]:
         seed, device = self.task.config.evaluation.seed, best_device()
@@ -133,8 +142,8 @@ class Delensing:
 
     @property
     def _low(self) -> PatchBands:
-        """One band from the patch's longest waves to the cut."""
-        return self._windowed(Bands.edges(1.0, float(self.patches.cut)))
+        """One band up to the cut."""
+        return self._windowed(Bands.edges(float(LOWEST), float(self.patches.cut)))
 
     def _windowed(self, bands: Bands) -> PatchBands:
         patch = self.task.patch

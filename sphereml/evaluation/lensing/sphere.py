@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sphereml.data.store import Sky
-from sphereml.evaluation.lensing.delensing import CUT, wiener_weights
+from sphereml.evaluation.lensing.delensing import LOWEST, ell_cut, wiener_weights
 from sphereml.evaluation.lensing.estimates import Estimates
 from sphereml.evaluation.lensing.noise import EDGES, Judged, Measured
 from sphereml.evaluation.lensing.responses import A_LENS, response_slope
@@ -268,8 +268,8 @@ class SphereSetting(Setting):
         The other B that a template should not follow is the noise's.
         """
         campaign, skies = self.task.skies.campaign, self.task.skies
-        cut, lmax = campaign.lmin_b or CUT, campaign.lmax_eb
-        bands, low = SkyBands.of(lmax), SkyBands(Bands.edges(30.0, float(min(cut, lmax))))
+        cut, lmax = ell_cut(campaign.lmin_b), campaign.lmax_eb
+        bands, low = SkyBands.of(lmax), SkyBands(Bands.edges(float(LOWEST), float(min(cut, lmax))))
         weights = {name: wiener_weights(judged.validation, campaign.lmax_kappa) for name, judged in self.judged.items()}
         templates: dict[str, list[np.ndarray]] = {}
         lensing, noise = [], []
