@@ -102,7 +102,7 @@ def test_only_networks_that_pool_the_sky_ask_for_tiles_that_can_be_pooled():
     small = ["experiment=dust_demo", "data.galaxy.nside=16", "training.tile_nside=8", "patches.size=18"]
     check_resolution(compose([*small, "model=spectral", "model.depth=4"]), 16)
     compose([*small, "model.arch=stack", "model.domain=flat"])
-    with pytest.raises(UserError, match="below training.tile_nside"):
+    with pytest.raises(UserError, match=r"below training\.tile_nside"):
         check_resolution(compose([*small, "model=unet_sphere", "model.depth=4"]), 16)
 
 
