@@ -133,7 +133,9 @@ class LensedSkies:
     @cached_property
     def _curves(self) -> PassCurves:
         """Measured on sky 0, which trains, and kept in the folder."""
-        if self.campaign.passes == 1 or self.campaign.form == "plain":
+        if self.campaign.form == "plain":  # its features hold no estimate
+            return PassCurves.of_first(self.model, np.full(self.campaign.lmax_kappa + 1, np.inf))
+        if self.campaign.passes == 1:
             return PassCurves.of_first(self.model, SphereEstimator(self.model).n0)
         path = self.folder / _CURVES
         if (kept := read_arrays(path)) is not None:
