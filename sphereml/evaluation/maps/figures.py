@@ -37,12 +37,16 @@ Drawn = dict[str, tuple[Figure, str]]
 
 def draw_figures(drawing: Drawing, content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw r(ell), spectra, scatter, training, an example patch and full-sky maps; returns the pictures."""
-    scores = next(iter(drawing.scores.values()))
-    captioned = {name: (figure, _CAPTIONS[name]) for name, figure in _curves(scores, content, drawing).items()}
+    first, scores = next(iter(drawing.scores.items()))
+    which = f"{first}: " if len(drawing.scores) > 1 else ""
+    captioned = {
+        name: (figure, which * (name not in ("training", "patch")) + _CAPTIONS[name])
+        for name, figure in _curves(scores, content, drawing).items()
+    }
     if len(scores.shown) > 1 and (against := next((b for b in BASELINES if b in scores.patches), None)):
         for band in scores.patches[against].bands:
             values = {name: {band: scores.patches[name].bands[band]} for name in scores.shown}
-            caption = f"Each point is one held-out patch: a model's {band} against that of {against}."
+            caption = f"{which}Each point is one held-out patch: a model's {band} against that of {against}."
             captioned[f"scatter_{band}"] = (band_scatter(values, against), caption)
     return _write(captioned | _maps(drawing, scores), folder / "figures")
 
@@ -68,19 +72,23 @@ def _curves(scores: TargetScores, content: Mapping[str, Any], drawing: Drawing) 
 
 
 def _maps(drawing: Drawing, scores: TargetScores) -> Drawn:
-    """The target once, then prediction and residual of every network on common scales, and the region."""
-    sky = drawing.sky
-    target, unit = sky.targets[:, 0].astype(np.float64), sky.target_fields[0].unit
+    """The target once, then prediction and residual of every network on common scales, and the region.
+
+    Only the first of several columns is shown; of Q and U that is Q.
+    """
+    sky, first = drawing.sky, drawing.sky.target_fields[0]
+    target, unit, of = sky.targets[:, 0].astype(np.float64), first.unit, f", {first.column_names[0]}" * bool(first.spin)
     region = scores.held_out.masks["test"] > 0
     values = {name: drawing.spheres[name][:, 0].astype(np.float64) for name in _networks(scores)}
-    common = intensity_scale(target)
+    common = residual_scale(target, region=region) if first.spin else intensity_scale(target)
     residual = residual_scale(*(one - target for one in values.values()), region=region)
-    drawn = {"sky_target": (sky_map(target, "target", unit, common, region), "The target; outlined: the test region.")}
+    figure = sky_map(target, f"target{of}", unit, common, region)
+    drawn = {"sky_target": (figure, f"The target{of}; outlined: the test region.")}
     for name, one in values.items():
-        figure = sky_map(one, f"{name}: prediction", unit, common, region)
-        drawn[f"sky_{name}"] = (figure, f"Prediction of {name} on the target's scale; outlined: the test region.")
-        figure = sky_map(one - target, f"{name}: prediction − target", unit, residual, region)
-        caption = f"Residual of {name}; the scale is that of the test region and the same for every model."
+        figure = sky_map(one, f"{name}: prediction{of}", unit, common, region)
+        drawn[f"sky_{name}"] = (figure, f"Prediction of {name}{of} on the target's scale; outlined: the test region.")
+        figure = sky_map(one - target, f"{name}: prediction − target{of}", unit, residual, region)
+        caption = f"Residual of {name}{of}; the scale is that of the test region and the same for every model."
         drawn[f"residual_{name}"] = (figure, caption)
     mask = weight_map(scores.held_out.masks["test"], "test region")
     drawn["test_region"] = (mask, "Weights of the test region, Galactic coordinates.")

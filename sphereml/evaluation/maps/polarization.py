@@ -32,7 +32,6 @@ from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.spectra import all_spectra, band_power, masked_alms
 from sphereml.harmonics.transforms import analysis
 from sphereml.patches.taper import cosine_taper
-from sphereml.sky.masks import superpixels
 from sphereml.templates.polarization import marginalize_polarization
 
 _TAPER = 0.1
@@ -107,7 +106,7 @@ class PolarizedRegion:
         fraction = np.divide(level, intensity, out=level.copy(), where=intensity > 0)
         edges = np.quantile(fraction, np.linspace(0, 1, _QUARTERS + 1))
         quarter = np.clip(np.searchsorted(edges, fraction, side="right") - 1, 0, _QUARTERS - 1)
-        blocks = superpixels(np.ones(self.mask.size), self.masks.grid.nside, self.block_nside)[seen]
+        blocks = self.masks.blocks[seen]
         rows = [block_jackknife(residual[quarter == i], blocks[quarter == i]) for i in range(_QUARTERS)]
         return {
             "angles": [
