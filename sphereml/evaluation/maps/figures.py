@@ -17,7 +17,7 @@ from sphereml.plotting.colours import intensity_scale, residual_scale
 from sphereml.plotting.maps import patch_row, sky_map, weight_map
 from sphereml.plotting.scatter import band_scatter, latitude_points
 from sphereml.plotting.spectra import correlation_curves, loss_curves, power_curves, ratio_curves
-from sphereml.plotting.style import write_pair
+from sphereml.plotting.style import inline_svg, write_pair
 
 _CAPTIONS = {
     "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "
@@ -32,6 +32,8 @@ _CAPTIONS = {
     "latitude": "Mean r50 of the flat test patches in thirds of the Galactic latitude of their centres.",
     "patch": "One held-out patch, gnomonic, x and y in degrees: the target and every model.",
 }
+# Figures whose curves a page shows or hides by model.
+SWITCHED = ("r_flat", "r_sphere", "power", "residual", "transfer", "training")
 Drawn = dict[str, tuple[Figure, str]]
 
 
@@ -102,13 +104,15 @@ def _networks(scores: TargetScores) -> list[str]:
 
 
 def _write(drawn: Drawn, folder: Path) -> list[Path]:
-    """The pictures and their captions, in place of those of an earlier comparison."""
+    """The pictures, their captions, and curves to switch, in place of those of an earlier comparison."""
     captions = {name: caption for name, (_, caption) in drawn.items()}
     for old in (*folder.glob("*.png"), *folder.glob("dark/*.png")):
         if old.stem not in drawn:
             old.unlink()
+    curves = {name: inline_svg(drawn[name][0]) for name in SWITCHED if name in drawn}
     paths = [write_pair(figure, folder / f"{name}.png") for name, (figure, _) in drawn.items()]
     write_atomically(folder / "captions.json", sealed_json(captions))
+    write_atomically(folder / "curves.json", sealed_json(curves))
     return paths
 
 
