@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,13 +81,11 @@ def load(path: Path) -> ExperimentConfig:
     Raises:
         UserError: no such file, or not one of ours.
     """
-    from omegaconf import OmegaConf
-
     if not path.is_file():
         raise UserError(f"{path} does not exist", "name a run folder that `sphereml train` made")
     refuse_bomb(path.read_text(errors="replace"), path)
     try:
-        container: Any = OmegaConf.to_container(OmegaConf.load(path))
+        container: Any = _read(path)
     except Exception as error:
         raise UserError(f"{path} is no YAML file ({_one_line(error)})", "restore it or train again") from error
     if not isinstance(container, dict) or not container:
@@ -97,6 +96,15 @@ def load(path: Path) -> ExperimentConfig:
         return _onto_schema(container)
     except UserError as error:
         raise UserError(f"{path}: {error.what}", error.mend) from error
+
+
+def _read(path: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    try:
+        return json.loads(path.read_text())  # a hundred times faster than YAML, and what runs hold
+    except ValueError:
+        return OmegaConf.to_container(OmegaConf.load(path))
 
 
 def used_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -145,12 +153,19 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(experiment_schema()), values)
+        merged = OmegaConf.merge(_structured(experiment_schema()), values)
         config = cast(ExperimentConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise _refusal(error) from error
     validate(config)
     return config
+
+
+@cache
+def _structured(schema: type) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
 
 
 def _refusal(error: Exception, words: Sequence[str] = ()) -> UserError:

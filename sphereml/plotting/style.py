@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -158,16 +159,27 @@ def _exchange(colour: Any, write: Callable[[Any], None]) -> None:
 
 def write_pair(figure: Figure, path: Path, dpi: int = 110) -> Path:
     """Write a PNG for a light page, and one of the same name for a dark page into the folder ``dark`` beside it."""
-    _write_bytes(path, few_colours(png(figure, dpi)))
-    _write_bytes(path.parent / "dark" / path.name, few_colours(png(darken(figure), dpi)))
+    light, dark = png_pair(figure, dpi)
+    _write_bytes(path, light)
+    _write_bytes(path.parent / "dark" / path.name, dark)
     return path
 
 
-def few_colours(content: bytes) -> bytes:
-    """A PNG with 256 colours: a third of the bytes, which a page carries twice."""
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as drawn:
-        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
+def png_pair(figure: Figure, dpi: int) -> tuple[bytes, bytes]:
+    """The figure for a light and for a dark page, as PNG bytes of 256 colours: a page carries both."""
+    light = _few_colours(figure, dpi)
+    # Colours move nothing: what was placed once stays.
+    figure.set_layout_engine("none")
+    return light, _few_colours(darken(figure), dpi)
+
+
+def _few_colours(figure: Figure, dpi: int) -> bytes:
+    stream, canvas = io.BytesIO(), FigureCanvasAgg(figure)
+    with rc_context(_RC):
+        figure.set_dpi(dpi)
+        canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn.quantize(256, dither=Image.Dither.NONE).save(stream, format="png")
     return stream.getvalue()
 
 
