@@ -32,6 +32,8 @@ _NOT_IN_HASH = (
     *("output", "scheduler", "models", "rows", "evaluation", "data.stores", "data.folder"),
     *("training.threads", "training.processes", "training.logger"),
 )
+# Keys that came after runs were named: at these values they name no run anew.
+_LATER_KEYS = {"patches.projection": "gnomonic"}
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -135,12 +137,13 @@ def run_hash(config: ExperimentConfig, identity: Mapping[str, str] | None = None
         identity: contents of files that the configuration names, by their role (checksums).
     """
     values = used_settings(config)
-    for key in _NOT_IN_HASH:
+    for key in (*_NOT_IN_HASH, *_LATER_KEYS):
         *path, name = key.split(".")
         place = values
         for part in path:
             place = place.get(part, {})
-        place.pop(name, None)
+        if key in _NOT_IN_HASH or place.get(name) == _LATER_KEYS[key]:
+            place.pop(name, None)
     described = json.dumps([values, dict(identity or {})], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:8]
 

@@ -31,12 +31,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
     "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented", "spin"),
+    "patches.projection": ("gnomonic", "lambert"),
     "training.schedule": ("step", "plateau", "cosine"),
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "training.logger": ("tensorboard", "csv", "mlflow", "wandb"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast", "sphere_only"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [

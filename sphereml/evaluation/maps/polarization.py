@@ -125,7 +125,7 @@ def score_polarized_patches(
         intensity: ``(n, size, size)``; zeros where none is known.
     """
     window = torch.from_numpy(test.window * cosine_taper(test.patch, _TAPER * 60 * test.patch.extent))
-    domain, modes = FlatPatch.of(test.patch), FlatModes(test.patch)
+    domain, modes = FlatPatch.of(test.patch, test.patch.projection), FlatModes(test.patch)
     true, predicted = (domain.eb(torch.from_numpy(x.astype(np.float64)), window) for x in (target, prediction))
     r = modes.per_mode_r(predicted, true)
     scores = PatchScores.of(modes, r[:, 0], bands), PatchScores.of(modes, r[:, 1], bands)
