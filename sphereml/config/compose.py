@@ -152,8 +152,9 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    schema: Any = experiment_schema()
     try:
-        merged = OmegaConf.merge(_structured(experiment_schema()), values)
+        merged = OmegaConf.merge(_structured(schema), values)
         config = cast(ExperimentConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise _refusal(error) from error
