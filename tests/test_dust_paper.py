@@ -214,7 +214,7 @@ ROWS = {
 }
 
 
-FIGURES = ("patch", "patch_residual", "joint_flat", "joint_sphere", "r_sphere", "r_flat", "lambda", "weights")
+FIGURES = ("patch", "patch_residual", "joint_flat", "joint_sphere", "r_sphere", "r_flat", "gain", "lambda", "weights")
 LINES = [*DEMO, "models=[integrated,linear,unet_flat]"]
 
 
@@ -270,7 +270,7 @@ def test_the_study_is_restartable_and_says_which_conclusions_hold(small: Path):
         assert place["seeds"]["r50"]["mean"] == pytest.approx(place["bands"]["r50"]["mean"], abs=1e-9)
         assert 0 <= place["probability"] <= 1 and len(place["ell"]) == len(place["sem"]) == place["bins"]
     drawn = {path.stem for path in (small / "figures").glob("*.png")}
-    assert drawn == {*FIGURES, "gain_r50"}
+    assert drawn == set(FIGURES)
     weights = [row["weights"] for row in result.content["overfitting"]]
     assert weights == sorted(weights) and weights[0] == 1 and weights[-1] == 24
     assert result.content["overfitting"][-1]["train"]["r50"] > result.content["overfitting"][0]["train"]["r50"]

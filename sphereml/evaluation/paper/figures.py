@@ -52,6 +52,7 @@ _CAPTIONS = {
     "r_flat": "r(ell) on held-out patches, single Fourier modes averaged in bins, with block-jackknife errors; means "
     "over seeds.",
     "r_sphere": "r(ell) of the full-sky maps under the test mask, with block-jackknife errors; means over seeds.",
+    "gain": "Gain over the integrated column on every held-out patch (means over seeds): above the line a model wins.",
     "lambda": "Mean r against the weight of the correlations in the loss (mean over seeds): of held-out patches, with "
     "block-jackknife errors, and of the stitched maps on the sphere.",
     "weights": "r on the sphere where linear weights were fitted and where they are tested, against their number: "
@@ -91,10 +92,8 @@ def _curves(scores: TargetScores, rows: Sequence[str]) -> Drawn:
     if len(next(iter(scores.patches.values())).ell) > 1:
         drawn["r_flat"] = (flat_curves(scores, rows), _CAPTIONS["r_flat"])
     if "integrated" in scores.patches and len(rows) > 1:
-        for band in scores.patches["integrated"].bands:
-            values = {name: {band: scores.patches[name].bands[band]} for name in rows}
-            caption = f"Gain over the integrated column, patch by patch, in {band}: above the line a model wins."
-            drawn[f"gain_{band}"] = (band_scatter(values), caption)
+        values = {name.partition(",")[0]: scores.patches[name].bands for name in rows}
+        drawn["gain"] = (band_scatter(values), _CAPTIONS["gain"])
     return drawn
 
 
