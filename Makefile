@@ -13,8 +13,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("sphereml needs Python 3.11 or newer: set PYTHON=...") if sys.version_info < (3, 11) else None'
 	@echo "setting up $(VENV) (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --constraint constraints.txt torch==2.13.0
-	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --no-compile --constraint constraints.txt torch==2.13.0
+	@$(PIP) install --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup
@@ -27,7 +27,7 @@ test-slow: $(VENV)/.cluster-installed
 	@$(BIN)/python -m pytest -m slow
 
 $(VENV)/.cluster-installed: $(VENV)/.installed
-	@$(PIP) install --constraint constraints.txt --editable '.[cluster]'
+	@$(PIP) install --no-compile --constraint constraints.txt --editable '.[cluster]'
 	@touch $@
 
 docs: $(VENV)/.docs-installed
@@ -35,7 +35,7 @@ docs: $(VENV)/.docs-installed
 	@echo "docs/_build/html/index.html"
 
 $(VENV)/.docs-installed: $(VENV)/.installed
-	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@$(PIP) install --no-compile --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 lint: setup

@@ -17,15 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-import ducc0
 import numpy as np
 import torch
 from torch import nn
 
 from sphereml.domains import HealpixSky
 from sphereml.domains.channels import Channels
+from sphereml.harmonics.rotation import rotate_alm, rotation_matrix
 from sphereml.harmonics.spectra import cross_spectrum
-from sphereml.harmonics.transforms import analysis, synthesis, threads
+from sphereml.harmonics.transforms import analysis, synthesis
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import sample
 from sphereml.sky.tangent import LocalFrames
@@ -212,7 +212,7 @@ def rotation_error(
         return _analysed(output, Channels.of(output.shape[1] if channels_out is None else channels_out))
 
     output = apply(alm)
-    return _relative(apply(_rotated(alm, lmax, angles)) - _rotated(output, lmax, angles), output, lmax)
+    return _relative(apply(rotate_alm(alm, lmax, angles)) - rotate_alm(output, lmax, angles), output, lmax)
 
 
 def interpolation_floor(
@@ -220,12 +220,12 @@ def interpolation_floor(
 ) -> np.ndarray:
     """What bilinear interpolation at turned directions errs by, as in :func:`rotation_error`; spins turn along."""
     lmax, own = HealpixGrid(nside).safe_lmax, Channels.of(len(alm) if channels is None else channels)
-    matrix = _rotation_matrix(angles)
+    matrix = rotation_matrix(angles)
     _, south, _ = LocalFrames(nside).basis(np.arange(HealpixGrid(nside).npix))
     vectors = HealpixGrid(nside).vectors()
     maps = _synthesized(alm, nside, own)
     turned = sample(maps, vectors @ matrix, south @ matrix, own.spins)
-    return _relative(_analysed(turned, own) - _rotated(alm, lmax, angles), alm, lmax)
+    return _relative(_analysed(turned, own) - rotate_alm(alm, lmax, angles), alm, lmax)
 
 
 def network_function(network: nn.Module, nside: int, dtype: torch.dtype = torch.float32) -> MapFunction:
@@ -241,20 +241,6 @@ def network_function(network: nn.Module, nside: int, dtype: torch.dtype = torch.
         return output
 
     return function
-
-
-def _rotated(alm: np.ndarray, lmax: int, angles: tuple[float, float, float]) -> np.ndarray:
-    """ducc0 rotates one field at a time."""
-    return np.stack([ducc0.sht.rotate_alm(one, lmax, *angles, nthreads=threads()) for one in alm])
-
-
-def _rotation_matrix(angles: tuple[float, float, float]) -> np.ndarray:
-    """The matrix that moves directions as :func:`_rotated` moves fields: ``n' = M n``, from what it does to dipoles."""
-    # Y_1m with m = 0, 1 of x, y, z in healpy's order (0, 0), (1, 0), (1, 1): z = a_10, x - iy = -sqrt(2) a_11.
-    dipoles = np.zeros((3, 3), dtype=complex)
-    dipoles[0, 2], dipoles[1, 2], dipoles[2, 1] = -(0.5**0.5), 0.5**0.5 * 1j, 1
-    moved = _rotated(dipoles, 1, angles)
-    return np.stack([-(2**0.5) * moved[:, 2].real, 2**0.5 * moved[:, 2].imag, moved[:, 1].real])
 
 
 def _relative(difference: np.ndarray, output: np.ndarray, lmax: int) -> np.ndarray:

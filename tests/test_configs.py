@@ -21,22 +21,21 @@ CHOICES = [(group, name) for group in ("data", "split", "model", "training") for
 MANIFESTS = sorted(resource_folder("data_manifests").glob("*.yaml"))
 
 
-def same_after_saving(config: ExperimentConfig, tmp_path) -> None:
+def same_after_saving(config: ExperimentConfig, tmp_path, forms=(to_json,)) -> None:
     """What a run's config.json must be: every key that the task uses, and the same configuration when read."""
     path = tmp_path / "config.yaml"
-    for text in (to_yaml(config), to_json(config)):
-        path.write_text(text)
+    for form in forms:
+        path.write_text(text := form(config))
         again = load(path)
         assert again == config and run_hash(again) == run_hash(config)
         sections = {key for key in schema_keys() if "." not in key and is_used(config.task, key)}
-        assert set(yaml.safe_load(text)) == sections | {"data"}
+        assert set(yaml.load(text, yaml.CSafeLoader)) == sections | {"data"}
 
 
 @pytest.mark.parametrize("name", NAMES["experiment"])
 def test_every_experiment_composes(name, tmp_path):
     config = compose([f"experiment={name}"])
-    assert config == compose([f"experiment={name}"])
-    same_after_saving(config, tmp_path)
+    same_after_saving(config, tmp_path, (to_json, to_yaml))
     assert set(config.models) <= set(NAMES["model"])
     assert not is_used(config.task, "data.galaxy") or "integrated" in config.models
     hashes = set()
@@ -85,25 +84,12 @@ def test_a_key_that_the_task_does_not_use_is_refused(words):
     assert f"has no use for {words[-1].split('=')[0]}" in refusal
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *(["model=spectral", f"model.{word}"] for word in ("stencil=oriented", "norm=none", "convs_per_level=3")),
-        *(["model.arch=stack", f"model.{word}"] for word in ("depth=2", "max_width=64")),
-        ["model.arch=resunet", "model.convs_per_level=3"],
-    ],
-)
-def test_a_key_that_the_network_does_not_use_is_refused(words):
-    with pytest.raises(UserError, match="has no use for it"):
-        compose(["experiment=dust_demo", *words])
-
-
 def test_only_networks_that_pool_the_sky_ask_for_tiles_that_can_be_pooled():
-    small = ["experiment=dust_demo", "data.galaxy.nside=16", "training.tile_nside=8", "patches.size=18"]
-    check_resolution(compose([*small, "model=spectral", "model.depth=4"]), 16)
+    small = ["experiment=dust_demo", "data.galaxy.nside=32", "training.tile_nside=8", "patches.size=18"]
+    check_resolution(compose([*small, "model=spectral", "model.depth=4"]), 32)
     compose([*small, "model.arch=stack", "model.domain=flat"])
     with pytest.raises(UserError, match=r"below training\.tile_nside"):
-        check_resolution(compose([*small, "model=unet_sphere", "model.depth=4"]), 16)
+        check_resolution(compose([*small, "model=unet_sphere", "model.depth=4"]), 32)
 
 
 def test_every_task_has_a_schema_and_its_settings_are_in_the_files():

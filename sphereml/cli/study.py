@@ -22,6 +22,7 @@ _USUAL = {
     "dust": "experiment=dust_demo",
     "cross_fit": "experiment=cross_fit_quick",
     "r_forecast": "experiment=r_forecast",
+    "sphere_only": "experiment=sphere_only",
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Keys that lensing has no use for: it draws its skies itself, on patches, and its first guess is the estimator.
 LENSING_FREE = (
-    *("data", "split", "loss", "bands", "patches.max_masked"),
+    *("data", "split", "loss", "bands", "patches.max_masked", "patches.projection"),
     *(
         "model.inputs",
         "model.moments",

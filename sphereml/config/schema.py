@@ -72,17 +72,19 @@ class BandsConfig:
 class PatchConfig:
     """Patches of ``size`` x ``size`` pixels of ``pixel_arcmin``, masked by a share ``max_masked`` at most.
 
-    Gnomonic, but those of lensing, which are Lambert's and whose mask is ``lensing.taper``.
+    Those of lensing are Lambert's, and their mask is ``lensing.taper``.
 
     Args:
         size: pixels on a side
         pixel_arcmin [arcmin]: side of a pixel
         max_masked: largest share of a patch or tile outside its region
+        projection: of the sphere to the plane: gnomonic, or lambert (of equal areas)
     """
 
     size: int = 64
     pixel_arcmin: float = 23.4
     max_masked: float = 0.7
+    projection: str = "gnomonic"
 
 
 @dataclass

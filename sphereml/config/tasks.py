@@ -39,7 +39,7 @@ class TaskSchema:
 
 SCHEMAS: dict[str, TaskSchema] = {
     "dust": TaskSchema(
-        unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit", "dust_paper")),)
+        unused=("evaluation.forecast",), choices=(("evaluation.study", ("", "cross_fit", "dust_paper", "sphere_only")),)
     ),
     "dust_polarization": TaskSchema(
         settings=DustPolarizationConfig,
@@ -47,7 +47,7 @@ SCHEMAS: dict[str, TaskSchema] = {
         faults=polarization_faults,
         choices=(
             ("dust_polarization.base", ("tensor", "hough")),
-            ("evaluation.study", ("", "cross_fit", "r_forecast")),
+            ("evaluation.study", ("", "cross_fit", "r_forecast", "sphere_only")),
         ),
     ),
     "maps": TaskSchema(unused=GAS_SETTINGS, faults=regression_faults),

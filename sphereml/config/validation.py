@@ -20,15 +20,6 @@ from sphereml.config.tasks import schema_of
 from sphereml.errors import UserError
 
 CLOSED_FORMS = ("linear", "integrated", "tensor", "hough")
-# Keys that a network does not use.
-_UNUSED_BY_ARCH: dict[str, tuple[str, ...]] = {
-    "resunet": ("convs_per_level",),
-    "stack": ("depth", "max_width"),
-    "spectral": (
-        *("stencil", "norm", "convs_per_level", "products", "chiral"),
-        *("odd_width", "spin1_width", "spin2_width"),
-    ),
-}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "data.kind": ("galaxy", "healpix", "survey"),
     "model.arch": ("unet", "resunet", "stack", "spectral", *CLOSED_FORMS),
@@ -40,12 +31,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.gains": ("one", "channels"),
     "model.norm": ("batch", "none"),
     "model.stencil": ("adjacent", "nearest8", "nearest20", "nearest40", "nearest60", "oriented", "spin"),
+    "patches.projection": ("gnomonic", "lambert"),
     "training.schedule": ("step", "plateau", "cosine"),
     "training.precision": ("float32", "tf32", "bf16"),
     "training.footprint": ("tiles", "region"),
     "training.logger": ("tensorboard", "csv", "mlflow", "wandb"),
     "loss.correlation": ("auto", "mode", "ell"),
-    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast"),
+    "evaluation.study": ("", "cross_fit", "dust_paper", "r_forecast", "sphere_only"),
     "split.train": ("north", "south", "east", "west", "fold"),
 }
 _POSITIVE = [
@@ -186,10 +178,6 @@ def _check_model(model: ModelConfig) -> None:
             f"model.arch={model.arch} with model.domain={model.domain}",
             "networks live on flat or sphere, closed-form baselines on none",
         )
-    for key in _UNUSED_BY_ARCH.get(model.arch, ()):
-        value = getattr(model, key)
-        if value != getattr(ModelConfig(), key) and (key, value) != ("depth", 0):  # none, which is true of a stack
-            raise UserError(f"model.{key}={value}: model.arch={model.arch} has no use for it", "leave it out")
     typed = [name for name in ("odd_width", "spin1_width", "spin2_width", "products", "chiral") if getattr(model, name)]
     if typed and model.stencil != "spin":
         what = f"model.{typed[0]}={getattr(model, typed[0])} with model.stencil={model.stencil}"

@@ -19,7 +19,7 @@ from sphereml.evaluation.pages import embedded, open_environment
 from sphereml.evaluation.store_summary import StoreSummary, describe
 from sphereml.plotting.colours import intensity_scale
 from sphereml.plotting.maps import class_map, sky_map, weight_map
-from sphereml.plotting.style import darken, few_colours, png
+from sphereml.plotting.style import png_pair
 from sphereml.plotting.velocity import mean_profile, value_histogram
 from sphereml.sky.grid import HealpixGrid
 
@@ -50,7 +50,7 @@ def render(summary: StoreSummary, splits: Sequence[Split] = ()) -> str:
 
 
 def _embed(figure: Figure, caption: str) -> dict[str, Any]:
-    return embedded(few_colours(png(figure, dpi=100)), few_colours(png(darken(figure), dpi=100))) | {"caption": caption}
+    return embedded(*png_pair(figure, dpi=100)) | {"caption": caption}
 
 
 def _figures(summary: StoreSummary, splits: Sequence[Split]) -> list[tuple[Figure, str]]:

@@ -26,6 +26,7 @@ STUDIES: dict[str, str] = {
     "lensing": "sphereml.evaluation.lensing.study:LensingStudy",
     "cross_fit": "sphereml.evaluation.cross_fit.study:CrossFitStudy",
     "r_forecast": "sphereml.evaluation.forecast.study:ForecastStudy",
+    "sphere_only": "sphereml.evaluation.sphere_only.study:SphereOnlyStudy",
 }
 
 

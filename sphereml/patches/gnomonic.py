@@ -8,6 +8,7 @@ away from it a pixel covers less sky (``cos^3`` of the distance: 7 % less at the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class GnomonicPatch(ProjectedPatch):
     The default is that of arXiv:1904.13265, section 2: 24.96 degrees on a side, fundamental multipole 14.4.
     """
 
+    projection: ClassVar[str] = "gnomonic"
     size: int = 64
     pixel_arcmin: float = 23.4
 

@@ -10,6 +10,7 @@ and stretches the other as much, without turning either.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class LambertPatch(ProjectedPatch):
         UserError: no pixels, or the corners lie beyond the antipode of the centre.
     """
 
+    projection: ClassVar[str] = "lambert"
     size: int = 128
     pixel_arcmin: float = 2.34375
 

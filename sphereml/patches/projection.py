@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from sphereml.sky.stokes import directions, frame_phase, transport
 @dataclass(frozen=True)
 class ProjectedPatch(SquareGrid, ABC):
     """A square grid in the plane of an azimuthal projection; where it lies on the sky is said by a frame."""
+
+    projection: ClassVar[str]
 
     @property
     @abstractmethod

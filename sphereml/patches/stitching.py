@@ -25,6 +25,7 @@ from sphereml.sky.stokes import turned
 SMOOTH_WEIGHT = 0.05
 # Coverage is checked at pixels of this Nside (1.8 degrees, far finer than a patch's taper).
 _CHECK_NSIDE = 32
+_CENTRES_NSIDE = (4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,37 @@ def covering_frames(nside_centres: int, patch: ProjectedPatch) -> np.ndarray:
         UserError: some direction lies in the smooth part of no patch.
     """
     frames = frame_at(*HealpixGrid(nside_centres).lonlat(), 45.0)
-    check = HealpixGrid(_CHECK_NSIDE)
-    best = np.zeros(check.npix)
-    for frame in frames:
-        pixels, column, row = _pixels_inside(patch, frame, check)
-        best[pixels] = np.maximum(best[pixels], patch_weight(patch, column, row))
-    if best.min() < SMOOTH_WEIGHT:
+    if best_patches(frames, patch, HealpixGrid(_CHECK_NSIDE))[1].min() < SMOOTH_WEIGHT:
         raise UserError(
             f"{len(frames)} patches of {patch.extent:.1f} deg leave gaps on the sphere",
             f"use larger patches or centres at Nside {2 * nside_centres}",
         )
     return frames
+
+
+def fewest_frames(patch: ProjectedPatch) -> np.ndarray:
+    """Frames of the fewest HEALPix-centred patches that cover the sphere, centres at Nside 4, 8 or 16.
+
+    Raises:
+        UserError: the patch is too small for all of these.
+    """
+    for nside in _CENTRES_NSIDE[:-1]:
+        try:
+            return covering_frames(nside, patch)
+        except UserError:
+            continue
+    return covering_frames(_CENTRES_NSIDE[-1], patch)
+
+
+def best_patches(frames: np.ndarray, patch: ProjectedPatch, grid: HealpixGrid) -> tuple[np.ndarray, np.ndarray]:
+    """The patch that weighs most in every pixel, -1 where there is none, and its weight: each ``(npix,)`` NEST."""
+    owner, best = np.full(grid.npix, -1), np.zeros(grid.npix)
+    for number, frame in enumerate(frames):
+        pixels, column, row = _pixels_inside(patch, frame, grid)
+        weight = patch_weight(patch, column, row)
+        better = weight > best[pixels]
+        owner[pixels[better]], best[pixels[better]] = number, weight[better]
+    return owner, best
 
 
 class Stitcher:

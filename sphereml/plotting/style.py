@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,6 +48,9 @@ _UNIT_LABELS = {
     "cm^-2": r"$\mathrm{cm}^{-2}$",
     "MJy/sr": r"$\mathrm{MJy\,sr}^{-1}$",
 }
+
+# The beginning of the group id of what shows one model alone.
+_MODEL = "model:"
 
 _RC: Any = {
     "font.family": "DejaVu Sans",
@@ -159,18 +164,58 @@ def _exchange(colour: Any, write: Callable[[Any], None]) -> None:
         write(new if len(new) > 1 else new[0])
 
 
+def of_model(name: str) -> dict[str, Any]:
+    """Keyword of an artist that shows one model alone: :func:`inline_svg` marks it."""
+    return {"gid": f"{_MODEL}{name}"}
+
+
+def mark_legend(axes: Axes) -> None:
+    """The entries of a legend belong to the models that they name."""
+    legend = axes.get_legend()
+    for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True) if legend else ():
+        for artist in (text, handle):
+            if artist is not None:
+                artist.set_gid(f"{_MODEL}{text.get_text()}")
+
+
+def inline_svg(figure: Figure) -> str:
+    """The figure as SVG inside a page: artists of one model carry ``data-model``, ink and paper are the page's."""
+    stream = io.StringIO()
+    with rc_context(_RC | {"svg.hashsalt": "sphereml"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
+    text = re.sub(f'id="{_MODEL}([^"]*)"', r'data-model="\1"', re.sub(r'(<g) id="(?!model:)[^"]*"', r"\1", text))
+    inks = "".join(f"--ink-{light[1:]}: {dark}; " for light, dark in _ON_DARK.items())
+    for light in _ON_DARK:
+        text = text.replace(light, f"var(--ink-{light[1:]}, {light})")
+    scheme = f"<style>@media (prefers-color-scheme: dark) {{ svg {{ {inks}}} }}</style>"
+    return text.replace(">", f">{scheme}", 1)
+
+
 def write_pair(figure: Figure, path: Path, dpi: int = 110) -> Path:
     """Write a PNG for a light page, and one of the same name for a dark page into the folder ``dark`` beside it."""
-    _write_bytes(path, few_colours(png(figure, dpi)))
-    _write_bytes(path.parent / "dark" / path.name, few_colours(png(darken(figure), dpi)))
+    light, dark = png_pair(figure, dpi)
+    _write_bytes(path, light)
+    _write_bytes(path.parent / "dark" / path.name, dark)
     return path
 
 
-def few_colours(content: bytes) -> bytes:
-    """A PNG with 256 colours: a third of the bytes, which a page carries twice."""
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as drawn:
-        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(stream, format="png", optimize=True)
+def png_pair(figure: Figure, dpi: int) -> tuple[bytes, bytes]:
+    """The figure for a light and for a dark page, as PNG bytes of 256 colours: a page carries both."""
+    light = _few_colours(figure, dpi)
+    # Colours move nothing: what was placed once stays.
+    figure.set_layout_engine("none")
+    return light, _few_colours(darken(figure), dpi)
+
+
+def _few_colours(figure: Figure, dpi: int) -> bytes:
+    stream, canvas = io.BytesIO(), FigureCanvasAgg(figure)
+    with rc_context(_RC):
+        figure.set_dpi(dpi)
+        canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn.quantize(256, dither=Image.Dither.NONE).save(stream, format="png")
     return stream.getvalue()
 
 

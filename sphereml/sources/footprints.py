@@ -20,7 +20,7 @@ import numpy as np
 
 from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
-from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import apply, bilinear, sample
@@ -43,16 +43,16 @@ class Footprint(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PatchFootprint:
-    """Gnomonic patches in a zone."""
+    """Patches in a zone."""
 
-    patch: GnomonicPatch
+    patch: ProjectedPatch
     zone: PatchZone
 
     def draw(
         self, rng: np.random.Generator, size: int, maps: np.ndarray, spins: Spins = None
     ) -> tuple[Domain, np.ndarray]:
         frames = draw_frames(rng, size, self.zone, self.patch)
-        return FlatPatch.of(self.patch), sample_patches(maps, frames, self.patch, spins)
+        return FlatPatch.of(self.patch, self.patch.projection), sample_patches(maps, frames, self.patch, spins)
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,8 @@ from sphereml.errors import UserError
 from sphereml.models.baselines import LinearModel, PointwiseLinear, fit_linear
 from sphereml.models.networks import Network
 from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.lambert import LambertPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.patches.sampling import PatchZone
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
@@ -231,13 +233,15 @@ class MapTask(Task):
         return CorrelationLoss.of(self.config.loss, bands, scaling.output_spins)
 
     @property
-    def patch(self) -> GnomonicPatch:
+    def patch(self) -> ProjectedPatch:
         """Of a flat network, and of the held-out patches that every model is scored on."""
-        return GnomonicPatch(self.config.patches.size, self.config.patches.pixel_arcmin)
+        patches = self.config.patches
+        kind = GnomonicPatch if patches.projection == "gnomonic" else LambertPatch
+        return kind(patches.size, patches.pixel_arcmin)
 
     def domain(self, nside: int) -> Domain:
         if self.config.model.domain == "flat":
-            return FlatPatch.of(self.patch)
+            return FlatPatch.of(self.patch, self.patch.projection)
         return HealpixSky(nside)
 
     def channels(self, scaling: Any) -> tuple[Channels, Channels]:

@@ -27,9 +27,8 @@ from sphereml.domains import Domain, FlatPatch, HealpixSky
 from sphereml.errors import UserError
 from sphereml.models.networks import Network
 from sphereml.models.tiling import Tiling
-from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import pixels_beneath, sample_patches
-from sphereml.patches.stitching import covering_frames, stitch_stream
+from sphereml.patches.stitching import fewest_frames, stitch_stream
 from sphereml.progress import TimeLeft
 from sphereml.sky.fields import Field, count_columns
 from sphereml.sky.grid import HealpixGrid
@@ -43,7 +42,6 @@ from sphereml.tasks.protocol import Say, Scaling, Task
 from sphereml.training.runs import Run
 
 _PATCHES_AT_ONCE = 16
-_CENTRES_NSIDE = (4, 8, 16)
 _Reader = Callable[[np.ndarray], SkyColumns]
 
 
@@ -144,11 +142,11 @@ class Predictor:
         return Prediction(values, seam, time.monotonic() - started)
 
     def patches(self, frames: np.ndarray, sphere: np.ndarray, sky: ReadableSky) -> np.ndarray:
-        """Predicted gnomonic patches ``(n, size, size, O)``: a flat network's own, else ``sphere`` projected."""
+        """Predicted patches ``(n, size, size, O)``: a flat network's own, else ``sphere`` projected."""
         task = self._maps
         if self.run.config.model.domain != "flat":
             return sample_patches(sphere, frames, task.patch, [one.spin for one in self.outputs])
-        read, domain = task.column_reader(sky, self.scaling), FlatPatch.of(task.patch)
+        read, domain = task.column_reader(sky, self.scaling), FlatPatch.of(task.patch, task.patch.projection)
         found = (self._on_patches(read, sky.grid, chosen) for chosen in _in_parts(frames))
         return np.concatenate([self._combined(*one, domain) for one in found])
 
@@ -230,7 +228,7 @@ class Predictor:
             return self._on_patches(read, grid, frames)[2]
 
         def outputs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for index, frames in enumerate(_in_parts(_covering(patch))):
+            for index, frames in enumerate(_in_parts(fewest_frames(patch))):
                 yield kept.get(f"patches-{index}", partial(output, frames)), frames
 
         spins = self._maps.channels(self.scaling)[1].spins
@@ -271,7 +269,7 @@ class Predictor:
         features, guess = (
             sample_patches(values.astype(np.float32, copy=False), frames, patch, spins, rows) for values, spins in sets
         )
-        return columns, guess, self._output(features, FlatPatch.of(patch))
+        return columns, guess, self._output(features, FlatPatch.of(patch, patch.projection))
 
     @torch.no_grad()
     def _output(self, features: np.ndarray, domain: Domain) -> np.ndarray:
@@ -312,13 +310,3 @@ def _refuse_shallow(network: Network, nside: int, run: Run) -> None:
             f"{run.folder} pools {network.depth} times, which a sky of Nside {nside} does not have",
             f"predict at Nside {2**network.depth} or higher",
         )
-
-
-def _covering(patch: GnomonicPatch) -> np.ndarray:
-    """Frames of the fewest HEALPix-centred patches that cover the sphere."""
-    for nside in _CENTRES_NSIDE[:-1]:
-        try:
-            return covering_frames(nside, patch)
-        except UserError:
-            continue
-    return covering_frames(_CENTRES_NSIDE[-1], patch)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-
 from sphereml.data.whole_files import write_atomically
 from sphereml.evaluation.forecast.result import ForecastResult
 from sphereml.evaluation.pages import open_environment, picture
-from sphereml.evaluation.terminal_tables import open_console
+from sphereml.evaluation.terminal_tables import open_console, print_table
 
 
 def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
@@ -22,20 +19,20 @@ def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
     return write_atomically(folder / "report.html", page.encode())
 
 
-def print_table(result: ForecastResult) -> None:
+def print_forecast(result: ForecastResult) -> None:
     """Bias of r, its standard error and the stated error, by survey, template and method."""
-    table = Table(title="bias of r (error) and stated sigma", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("survey", "template", "method", "r", "bias", "sigma", "bias, carried", "sigma"):
-        table.add_column(heading, justify="left" if heading in ("survey", "template", "method") else "right")
-    for row in result.rows():
-        table.add_row(
-            *(str(row[key]) for key in ("survey", "template", "method", "r")),
+    headings = ["survey, template, method, r", "bias", "sigma", "bias, carried", "sigma, carried"]
+    rows = [
+        [
+            f"{row['survey']} {row['template']} {row['method']} {row['r']}",
             f"{row['bias']:.4f} ({row['error']:.4f})",
             f"{row['sigma']:.4f}",
             f"{row['bias_with_uncertainty']:.4f} ({row['error_with_uncertainty']:.4f})",
             f"{row['sigma_with_uncertainty']:.4f}",
-        )
+        ]
+        for row in result.rows()
+    ]
     console = open_console()
-    console.print(table)
+    print_table(console, "bias of r (error) and stated sigma", headings, rows)
     for note in result.content["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)

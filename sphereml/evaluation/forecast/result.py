@@ -49,9 +49,9 @@ class ForecastResult(Result):
         return write_forecast_report(self, folder)
 
     def table(self) -> None:
-        from sphereml.evaluation.forecast.report import print_table
+        from sphereml.evaluation.forecast.report import print_forecast
 
-        print_table(self)
+        print_forecast(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.content['surveys'])})"

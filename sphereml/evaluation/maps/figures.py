@@ -17,7 +17,7 @@ from sphereml.plotting.colours import intensity_scale, residual_scale
 from sphereml.plotting.maps import patch_row, sky_map, weight_map
 from sphereml.plotting.scatter import band_scatter, latitude_points
 from sphereml.plotting.spectra import correlation_curves, loss_curves, power_curves, ratio_curves
-from sphereml.plotting.style import write_pair
+from sphereml.plotting.style import inline_svg, write_pair
 
 _CAPTIONS = {
     "r_flat": "Correlation with the true dust on held-out flat patches (single Fourier modes, then averaged), with "
@@ -32,17 +32,23 @@ _CAPTIONS = {
     "latitude": "Mean r50 of the flat test patches in thirds of the Galactic latitude of their centres.",
     "patch": "One held-out patch, gnomonic, x and y in degrees: the target and every model.",
 }
+# Figures whose curves a page shows or hides by model.
+SWITCHED = ("r_flat", "r_sphere", "power", "residual", "transfer", "training")
 Drawn = dict[str, tuple[Figure, str]]
 
 
 def draw_figures(drawing: Drawing, content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw r(ell), spectra, scatter, training, an example patch and full-sky maps; returns the pictures."""
-    scores = next(iter(drawing.scores.values()))
-    captioned = {name: (figure, _CAPTIONS[name]) for name, figure in _curves(scores, content, drawing).items()}
+    first, scores = next(iter(drawing.scores.items()))
+    which = f"{first}: " if len(drawing.scores) > 1 else ""
+    captioned = {
+        name: (figure, which * (name not in ("training", "patch")) + _CAPTIONS[name])
+        for name, figure in _curves(scores, content, drawing).items()
+    }
     if len(scores.shown) > 1 and (against := next((b for b in BASELINES if b in scores.patches), None)):
         for band in scores.patches[against].bands:
             values = {name: {band: scores.patches[name].bands[band]} for name in scores.shown}
-            caption = f"Each point is one held-out patch: a model's {band} against that of {against}."
+            caption = f"{which}Each point is one held-out patch: a model's {band} against that of {against}."
             captioned[f"scatter_{band}"] = (band_scatter(values, against), caption)
     return write_figures(captioned | _maps(drawing, scores), folder / "figures")
 
@@ -69,19 +75,23 @@ def _curves(scores: TargetScores, content: Mapping[str, Any], drawing: Drawing) 
 
 
 def _maps(drawing: Drawing, scores: TargetScores) -> Drawn:
-    """The target once, then prediction and residual of every network on common scales, and the region."""
-    sky = drawing.sky
-    target, unit = sky.targets[:, 0].astype(np.float64), sky.target_fields[0].unit
+    """The target once, then prediction and residual of every network on common scales, and the region.
+
+    Only the first of several columns is shown; of Q and U that is Q.
+    """
+    sky, first = drawing.sky, drawing.sky.target_fields[0]
+    target, unit, of = sky.targets[:, 0].astype(np.float64), first.unit, f", {first.column_names[0]}" * bool(first.spin)
     region = scores.held_out.masks["test"] > 0
     values = {name: drawing.spheres[name][:, 0].astype(np.float64) for name in _networks(scores)}
-    common = intensity_scale(target)
+    common = residual_scale(target, region=region) if first.spin else intensity_scale(target)
     residual = residual_scale(*(one - target for one in values.values()), region=region)
-    drawn = {"sky_target": (sky_map(target, "target", unit, common, region), "The target; outlined: the test region.")}
+    figure = sky_map(target, f"target{of}", unit, common, region)
+    drawn = {"sky_target": (figure, f"The target{of}; outlined: the test region.")}
     for name, one in values.items():
-        figure = sky_map(one, f"{name}: prediction", unit, common, region)
-        drawn[f"sky_{name}"] = (figure, f"Prediction of {name} on the target's scale; outlined: the test region.")
-        figure = sky_map(one - target, f"{name}: prediction − target", unit, residual, region)
-        caption = f"Residual of {name}; the scale is that of the test region and the same for every model."
+        figure = sky_map(one, f"{name}: prediction{of}", unit, common, region)
+        drawn[f"sky_{name}"] = (figure, f"Prediction of {name}{of} on the target's scale; outlined: the test region.")
+        figure = sky_map(one - target, f"{name}: prediction − target{of}", unit, residual, region)
+        caption = f"Residual of {name}{of}; the scale is that of the test region and the same for every model."
         drawn[f"residual_{name}"] = (figure, caption)
     mask = weight_map(scores.held_out.masks["test"], "test region")
     drawn["test_region"] = (mask, "Weights of the test region, Galactic coordinates.")
@@ -95,13 +105,15 @@ def _networks(scores: TargetScores) -> list[str]:
 
 
 def write_figures(drawn: Drawn, folder: Path) -> list[Path]:
-    """The pictures and their captions, in place of those of an earlier comparison."""
+    """The pictures, their captions, and curves to switch, in place of those of an earlier comparison."""
     captions = {name: caption for name, (_, caption) in drawn.items()}
     for old in (*folder.glob("*.png"), *folder.glob("dark/*.png")):
         if old.stem not in drawn:
             old.unlink()
+    curves = {name: inline_svg(drawn[name][0]) for name in SWITCHED if name in drawn}
     paths = [write_pair(figure, folder / f"{name}.png") for name, (figure, _) in drawn.items()]
     write_atomically(folder / "captions.json", sealed_json(captions))
+    write_atomically(folder / "curves.json", sealed_json(curves))
     return paths
 
 

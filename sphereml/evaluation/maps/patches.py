@@ -18,7 +18,7 @@ from sphereml.data.split_files import Split
 from sphereml.errors import UserError
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
-from sphereml.patches.gnomonic import GnomonicPatch
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.patches.sampling import PatchZone, draw_frames, sample_patches
 from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.masks import latitude_cut
@@ -30,14 +30,14 @@ PATCH_BANDS = ("r50", "r150")
 class TestPatches:
     """The held-out patches: frames ``(n, 3, 3)``, window ``(n, size, size)``, jackknife block ``(n,)``."""
 
-    patch: GnomonicPatch
+    patch: ProjectedPatch
     frames: np.ndarray
     window: np.ndarray
     block: np.ndarray
 
 
 def draw_test_patches(
-    patch: GnomonicPatch, split: Split, max_masked: float, evaluation: EvaluationConfig
+    patch: ProjectedPatch, split: Split, max_masked: float, evaluation: EvaluationConfig
 ) -> TestPatches:
     """``evaluation.patches`` patches with centres in the test region, the split's margin from the equator.
 

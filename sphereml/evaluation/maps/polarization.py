@@ -32,7 +32,6 @@ from sphereml.harmonics.flat import FlatModes
 from sphereml.harmonics.spectra import all_spectra, band_power, masked_alms
 from sphereml.harmonics.transforms import analysis
 from sphereml.patches.taper import cosine_taper
-from sphereml.sky.masks import superpixels
 from sphereml.templates.polarization import marginalize_polarization
 
 _TAPER = 0.1
@@ -107,7 +106,7 @@ class PolarizedRegion:
         fraction = np.divide(level, intensity, out=level.copy(), where=intensity > 0)
         edges = np.quantile(fraction, np.linspace(0, 1, _QUARTERS + 1))
         quarter = np.clip(np.searchsorted(edges, fraction, side="right") - 1, 0, _QUARTERS - 1)
-        blocks = superpixels(np.ones(self.mask.size), self.masks.grid.nside, self.block_nside)[seen]
+        blocks = self.masks.blocks[seen]
         rows = [block_jackknife(residual[quarter == i], blocks[quarter == i]) for i in range(_QUARTERS)]
         return {
             "angles": [
@@ -126,7 +125,7 @@ def score_polarized_patches(
         intensity: ``(n, size, size)``; zeros where none is known.
     """
     window = torch.from_numpy(test.window * cosine_taper(test.patch, _TAPER * 60 * test.patch.extent))
-    domain, modes = FlatPatch.of(test.patch), FlatModes(test.patch)
+    domain, modes = FlatPatch.of(test.patch, test.patch.projection), FlatModes(test.patch)
     true, predicted = (domain.eb(torch.from_numpy(x.astype(np.float64)), window) for x in (target, prediction))
     r = modes.per_mode_r(predicted, true)
     scores = PatchScores.of(modes, r[:, 0], bands), PatchScores.of(modes, r[:, 1], bands)

@@ -223,7 +223,7 @@ def _referee(study: MapStudy, scores: TargetScores) -> dict[str, Any]:
         "covariance": {name: covariance(one) for name, one in sphere.items()},
         "latitude": latitudes(scores),
         "training": {study.names[run.folder]: training_facts(run) for run in study.runs},
-        "setting": setting(study.config, study.sky.grid.nside),
+        "setting": setting(study.config, study.sky),
     }
 
 
