@@ -58,7 +58,7 @@ class ForecastStudy(Study):
             found[self.maps.names[run.folder]] = values
         return found | {"true dust": self.dust}
 
-    def measure(self) -> ForecastResult:
+    def _measure(self) -> ForecastResult:
         """Draw the skies of every survey, clean them, and estimate r."""
         config = self.forecast
         theory = Theory.to_lmax(self.maps.sky.grid.safe_lmax)
