@@ -137,9 +137,13 @@ def _sphere_curves(scores: TargetScores, width: int = 10) -> Figure:
 
 
 def _patch_figure(drawing: Drawing, scores: TargetScores) -> Figure:
-    """The patch with the median correlation of the last model, so that the example is neither best nor worst."""
-    last = scores.patches[list(drawing.patches)[-1]].bands["r50"]
+    """The patch with the median correlation of the last model, so that the example is neither best nor worst.
+
+    Of models that differ in their seed alone the first is shown.
+    """
+    names = [scores.groups.get(name, [name])[0] for name in scores.shown]
+    last = scores.patches[names[-1]].bands["r50"]
     chosen = int(np.argsort(last)[len(last) // 2])
-    images = [drawing.targets[chosen, ..., 0], *(values[chosen, ..., 0] for values in drawing.patches.values())]
+    images = [drawing.targets[chosen, ..., 0], *(drawing.patches[name][chosen, ..., 0] for name in names)]
     width = scores.held_out.test.patch.extent
-    return patch_row(images, ["target", *drawing.patches], drawing.sky.target_fields[0].unit, width_deg=width)
+    return patch_row(images, ["target", *names], drawing.sky.target_fields[0].unit, width_deg=width)
