@@ -139,7 +139,10 @@ def sphere_curves(scores: TargetScores, models: Sequence[str], width: int = 10) 
 
 
 def _patch_figure(drawing: Drawing, scores: TargetScores) -> Figure:
-    """The patch with the median correlation of the last model, so that the example is neither best nor worst."""
+    """The patch with the median correlation of the last model, so that the example is neither best nor worst.
+
+    Of models that differ in their seed alone the first is shown.
+    """
     models = scores.firsts
     chosen = median_patch(scores, models[-1])
     images = [drawing.targets[chosen, ..., 0], *(drawing.patches[name][chosen, ..., 0] for name in models)]
