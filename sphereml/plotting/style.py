@@ -71,11 +71,14 @@ _RC: Any = {
 
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
-    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name."""
-    models = list(models)
-    others = sorted(set(models) - set(MODEL_COLOURS))
-    free = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
-    return {name: MODEL_COLOURS.get(name) or free[name] for name in models}
+    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name.
+
+    A mean over seeds, ``NAME, 3 seeds``, has that of its model.
+    """
+    names = {model: model.partition(",")[0] for model in models}
+    others = sorted({model for model, name in names.items() if name not in MODEL_COLOURS})
+    free = {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(others)}
+    return {model: MODEL_COLOURS.get(name) or free[model] for model, name in names.items()}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
