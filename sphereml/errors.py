@@ -59,5 +59,7 @@ def meant(word: str, known: Iterable[object], cutoff: float = 0.6) -> str:
     """
     from difflib import get_close_matches
 
-    close = get_close_matches(word, [str(one) for one in known], n=1, cutoff=cutoff)
+    names = [str(one) for one in known]
+    begun = [name for name in names if word and name.startswith(word)]
+    close = begun if len(begun) == 1 else get_close_matches(word, names, n=1, cutoff=cutoff)
     return f"did you mean {close[0]}? or " if close else ""

@@ -40,14 +40,20 @@ def made(plan: CrossFit) -> CrossFitted:
     return cross_fitted(plan, plan.train())
 
 
-@pytest.mark.parametrize(("model", "faintest"), [("linear", "null"), ("unet_sphere", "0.71")])
+@pytest.mark.parametrize(("model", "faintest"), [("linear", "null"), ("unet_sphere", "0.71"), ("unet_spin", "null")])
 def test_no_pixel_knows_its_own_target(tmp_path, model, faintest):
     """The target is changed in a region, or around a place on the join: the template there is the same to the last bit.
 
     So it is where the target chooses the sky that is kept.  The errors are, too, where it does not.
     """
-    sky, small = synthetic_sky(16), ["model.depth=0", "model.convs_per_level=1", "model.width=4"]
-    words = [f"split.sky_fraction={faintest}", *([] if model == "linear" else small)]
+    sky, words = synthetic_sky(16), [f"split.sky_fraction={faintest}"]
+    if model != "linear":
+        words += ["model.depth=0", "model.convs_per_level=1", "model.width=4"]
+    if model == "unet_spin":  # Q and U behind the intensity, which chooses the sky that is kept
+        stokes = second_derivatives(sky.inputs, [7.0]).sum(axis=1).astype(np.float32)
+        fields = (*sky.target_fields, Field("P", "uK_RJ", spin=2))
+        sky = replace(sky, targets=np.concatenate([sky.targets, stokes], axis=1), target_fields=fields)
+        words += ["task=dust_polarization", "model.gain_limit=1"]
     settings = replace(FOLDS, join=12.0, buffer=35.0)
     plan = plan_of(model, sky, tmp_path / "plain", settings, *words)
     before = made(plan)

@@ -26,6 +26,7 @@ from sphereml.patches.gnomonic import GnomonicPatch
 from sphereml.patches.sampling import PatchZone, sample_patches
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
+from sphereml.sky.maps import SkyMap
 from sphereml.sky.ordering import nest_to_ring
 from sphereml.sky.stokes import directions, tangent_basis
 from sphereml.sky.tangent import LocalFrames
@@ -33,8 +34,10 @@ from sphereml.sources.batch import Batch
 from sphereml.sources.footprints import TileFootprint
 from sphereml.sources.sky import galaxy_sky
 from sphereml.sources.sky_source import SkyColumns, SkySource
+from sphereml.surface import write_map
 from sphereml.tasks.dust_polarization import DustPolarizationTask, polarized
 from sphereml.tasks.losses import CorrelationLoss
+from sphereml.templates.error_model import coverage
 from sphereml.testing import assert_frame_free
 
 NSIDE = 16
@@ -241,6 +244,8 @@ def test_the_truth_scores_one_and_its_turn_by_45_degrees_nothing():
         tolerance = 1e-6 if r else 0.3
         assert [one.bands["r50"] for one in both] == pytest.approx([r, r], abs=tolerance)
         assert [one.bands["r50"].mean() for one in flat] == pytest.approx([r, r], abs=tolerance)
+    nothing = region.score(np.where(np.arange(GRID.npix)[:, None] % 2, sky.targets, 0))[1]
+    assert [one["mean"] for one in nothing["angles"]] == pytest.approx([22.5] * 4, abs=2)
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +281,27 @@ def test_a_polarized_sky_is_cleaned_of_its_template(study, tmp_path):
     result = json.loads((out / "marginalization.json").read_text())
     assert result["amplitudes"] == pytest.approx([1.0], abs=1e-6)
     assert max(result["after"]["BB"]) < 1e-6 * max(result["before"]["BB"])
+
+
+def test_a_network_is_cross_fitted_into_q_and_u_with_sigma(study, tmp_path):
+    """The errors hold the target, noise and all, on the mask; the template is one field to clean with."""
+    small = ["model=unet_spin", "model.depth=0", "model.convs_per_level=1"]
+    words = ["experiment=dust_polarization", *WORDS, *small, *study.words]
+    done("predict", *words, "--cross-fit", "--folds", "3", "--join", "8", "--out", tmp_path)
+    path, mask, truth = (tmp_path / f"{name}.fits" for name in ("unet_spin_cross_fitted", "mask", "truth"))
+    stokes, cards = healpy.read_map(path, field=(0, 1), nest=True, h=True)
+    known = {"TTYPE2": "U", "POLCCONV": "COSMO", "FITTED": "cross-fitted", "FOLDS": 3, "MODEL": "unet_spin"}
+    assert known.items() <= dict(cards).items()
+    (store,) = (study.root / "stores").glob("*.zarr")
+    sky = polarized(open_store(store))
+    sigma, kept = healpy.read_map(path, hdu=2, nest=True), build_split(configured().split, sky).test
+    covered = coverage(sky.targets - stokes.T, sigma, kept)
+    assert covered["within_1_sigma"] == pytest.approx(0.68, abs=0.12)
+    healpy.write_map(mask, kept.astype(np.float32), nest=True, coord="G")
+    write_map(truth, SkyMap(sky.targets, sky.target_fields, "nest"))
+    done("marginalize", "--sky", f"{truth}[Q,U]", "--template", path, "--mask", mask, "--out", tmp_path / "cleaned")
+    result = json.loads((tmp_path / "cleaned" / "marginalization.json").read_text())
+    assert len(result["amplitudes"]) == 1 and sum(result["after"]["EE"]) < sum(result["before"]["EE"])
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_cleaning_of_summed_parts_is_that_of_summed_maps(forecast):
     template = len(DRAWN) + 2
     found, amplitudes = cleaned(data, template, "implicit", products, 6)
     sums = [np.tensordot(one, maps, axes=1) for one in data]
-    powers = workspace.bandpowers(*sums, templates=maps[template][None], guess=np.zeros((4, field.lmax * 3 // 2)))
+    powers = workspace.bandpowers(*sums, templates=maps[template][None], guess=np.zeros((4, field.lmax + 1)))
     np.testing.assert_allclose(found, powers["BB"], rtol=1e-6, atol=1e-9 * np.abs(powers["BB"]).max())
     assert amplitudes[0] == pytest.approx(amplitude_of("implicit", data[0], template, products, 6))
 
@@ -141,11 +141,15 @@ def test_the_study_trains_draws_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["data.galaxy.nside=16", "data.galaxy.channels=4", "data.galaxy.channel_width=20.4", "bands.r50=[14.4,30]"]
     drawn = ["evaluation.forecast.skies=20", "evaluation.forecast.edges=[8,16,24]", "evaluation.forecast.r=[0]"]
-    words = ["experiment=r_forecast", "models=[structure_tensor]", *small, *PATCHES, *drawn]
+    trained = ["cross_fitted=[structure_tensor]", "contaminated=2"]
+    more = ["evaluation.cross_fit.folds=3", *(f"evaluation.forecast.{word}" for word in trained)]
+    words = ["experiment=r_forecast", "model=structure_tensor", *small, *PATCHES, *drawn, *more]
     out = done("study", *words).out
     assert "large: sky 20 of 20" in out and "true dust" in out
     result = sm.load_result(tmp_path / "runs/r_forecast")
-    assert {row["template"] for row in result.rows()} == {"none", "structure_tensor", "true dust"}
+    cross_fitted = "structure_tensor, cross-fitted"
+    assert {row["template"] for row in result.rows()} == {"none", "structure_tensor", cross_fitted, "true dust"}
+    assert [row["kind"] for row in result.contamination_rows()] == ["in_sample"] * 2 + ["cross_fitted"] * 2
     large = result.content["surveys"]["large"]
     assert large["held_out"] and large["templates"]["none"]["explicit"]["r"][0]["plain"]["bias"] > 0.1
     assert "Survey large" in (tmp_path / "runs/r_forecast/report.html").read_text()

@@ -211,7 +211,7 @@ def test_the_verb_writes_cosmo_q_and_u_that_healpy_reads(tmp_path: Path):
 
 
 def test_the_verb_writes_iau_with_the_other_sign_of_u(tmp_path: Path):
-    from sphereml.templates.products import read_template
+    from sphereml.surface import read_map
 
     intensity, _ = filament(200, -30, 30)
     write_map(tmp_path / "map.fits", nest_to_ring(intensity.numpy()), "cm^-2")
@@ -221,7 +221,7 @@ def test_the_verb_writes_iau_with_the_other_sign_of_u(tmp_path: Path):
         assert fits.getheader(out, 1)["POLCCONV"] == convention
     cosmo, iau = (healpy.read_map(tmp_path / f"{name}.fits", field=1, dtype=float) for name in ("COSMO", "IAU"))
     np.testing.assert_array_equal(iau, -cosmo)
-    maps, _ = read_template(tmp_path / "IAU.fits")  # the reader knows the card
+    maps = read_map(tmp_path / "IAU.fits").values  # the reader knows the card
     np.testing.assert_array_equal(maps[:, 1], ring_to_nest(cosmo))
 
 

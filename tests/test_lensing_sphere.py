@@ -26,6 +26,7 @@ from sphereml.sources import lensed_skies
 from sphereml.sources.lensed_skies import LensedSkies
 from sphereml.tasks import open_task
 from sphereml.tasks.lensing_sphere import SphereLensingTask
+from sphereml.templates.products import write_mask
 from sphereml.training.fit import fit
 from sphereml.training.lifecycle import FitOptions
 from sphereml.training.predictor import Predictor
@@ -187,6 +188,26 @@ def test_compare_judges_networks_beside_the_passes(stores, tmp_path, capsys):
     assert "whole test sky" in capsys.readouterr().out
 
 
+def marginalized(folder, maps: np.ndarray) -> list[float]:
+    """Amplitudes of ``b.fits`` and of a dust template in a sky of both that holds .3 of the dust."""
+    rng = np.random.default_rng(4)
+    dust, columns = 3 * maps[rng.permutation(len(maps))], sm.Field("P", "uK_CMB", spin=2)
+    for name, values in {"sky": maps + 0.3 * dust, "dust": dust}.items():
+        sm.write_map(folder / f"{name}.fits", sm.SkyMap(values, columns, "nest"))
+    write_mask(folder / "mask.fits", np.ones(len(maps)))
+    templates = [f"{folder / name}.fits[Q,U]" for name in ("b", "dust")]
+    words = [
+        "--sky",
+        f"{folder / 'sky.fits'}[Q,U]",
+        "--mask",
+        str(folder / "mask.fits"),
+        "--out",
+        str(folder / "clean"),
+    ]
+    assert main(["marginalize", *words, "--template", *templates]) == 0
+    return json.loads((folder / "clean" / "marginalization.json").read_text())["amplitudes"]
+
+
 def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys):
     """The map of a test sky gives what the stored features of it give."""
     words = [*SPIN, *BARE]
@@ -211,6 +232,7 @@ def test_a_run_makes_kappa_and_template_of_a_users_map(stores, tmp_path, capsys)
     assert main(["lensing", "template", *common, "--out", str(tmp_path / "b.fits")]) == 0
     e, b = analysis(sm.read_map(tmp_path / "b.fits").values.T, LMAX, spin=2)
     assert np.abs(e).max() < 1e-2 * np.abs(b).max()
+    assert marginalized(tmp_path, maps)[1] == pytest.approx(0.3, abs=0.03)
     capsys.readouterr()
     assert main(["lensing", "estimate", *common, "--noise", "2", "--out", str(tmp_path / "other.fits")]) == 2
     assert main(["lensing", "template", *common, "--order", "all", "--out", str(tmp_path / "other.fits")]) == 2

@@ -341,6 +341,8 @@ def test_runs_are_named_and_grouped(runs: list[Run]):
     small = replace(runs[0].config, patches=replace(runs[0].config.patches, size=16))
     other = Run(runs[0].folder, small)
     assert [len(group) for group in settings_of([other, *runs])] == [2, 1]
+    scalars = replace(runs[0].config, lensing=replace(runs[0].config.lensing, features="scalars"))
+    assert len(settings_of([Run(runs[0].folder, scalars), *runs])) == 1
     assert run_names([other, *runs]) == ["resunet_small-1.25deg", "resunet_small-2.5deg-s1", "resunet_small-2.5deg-s2"]
     assert run_names([runs[0], runs[0]]) == [runs[0].folder.name] * 2
 

@@ -7,7 +7,8 @@ from astropy.io import fits
 
 from sphereml.errors import UserError
 from sphereml.sky.ordering import nest_to_ring
-from sphereml.templates.products import read_template, write_template
+from sphereml.surface import read_map
+from sphereml.templates.products import write_template
 
 NSIDE = 8
 NPIX = 12 * NSIDE**2
@@ -36,8 +37,8 @@ def test_healpy_reads_what_was_written(tmp_path, maps):
 def test_round_trip_keeps_values_units_and_gaps(tmp_path, maps):
     maps["DUST"][3] = np.nan
     path = write_template(tmp_path / "dust.fits", maps, "MJy/sr", {"a_longer_name": 3})
-    values, header = read_template(path)
-    np.testing.assert_allclose(values, np.stack(list(maps.values()), axis=-1), rtol=FLOAT32_RTOL)
+    np.testing.assert_allclose(read_map(path).values, np.stack(list(maps.values()), axis=-1), rtol=FLOAT32_RTOL)
+    header = fits.getheader(path, 1)
     assert header["TUNIT3"] == "MJy/sr"
     assert header["A_LONGER_NAME"] == 3
 
@@ -52,7 +53,7 @@ def test_equal_input_gives_equal_bytes_with_valid_checksums(tmp_path, maps):
 
 def test_intensity_alone_has_no_polarization_card(tmp_path, maps):
     path = write_template(tmp_path / "dust.fits", {"DUST": maps["DUST"]}, "K")
-    assert "POLCCONV" not in read_template(path)[1]
+    assert "POLCCONV" not in fits.getheader(path, 1)
 
 
 def test_iau_file_is_turned_to_cosmo(tmp_path, maps):
@@ -60,7 +61,7 @@ def test_iau_file_is_turned_to_cosmo(tmp_path, maps):
     with fits.open(path) as hdus:
         hdus[1].header["POLCCONV"] = "IAU"
         hdus.writeto(tmp_path / "iau.fits", checksum=True)
-    values, _ = read_template(tmp_path / "iau.fits")
+    values = read_map(tmp_path / "iau.fits").values
     np.testing.assert_allclose(values[:, 2], -maps["U_DUST"], rtol=FLOAT32_RTOL)
     np.testing.assert_allclose(values[:, 1], maps["Q_DUST"], rtol=FLOAT32_RTOL)
 
@@ -69,7 +70,7 @@ def test_iau_file_is_turned_to_cosmo(tmp_path, maps):
 def test_reads_maps_written_by_healpy(tmp_path, maps, nest):
     values = maps["DUST"] if nest else nest_to_ring(maps["DUST"])
     healpy.write_map(tmp_path / "hp.fits", values, nest=nest, dtype=np.float64, column_units="K", coord="G")
-    np.testing.assert_array_equal(read_template(tmp_path / "hp.fits")[0][:, 0], maps["DUST"])
+    np.testing.assert_array_equal(read_map(tmp_path / "hp.fits").values[:, 0], maps["DUST"])
 
 
 def test_existing_file_is_kept_unless_told(tmp_path, maps):
@@ -79,7 +80,7 @@ def test_existing_file_is_kept_unless_told(tmp_path, maps):
         write_template(path, maps, "mK")
     assert path.read_bytes() == before
     write_template(path, maps, "mK", overwrite=True)
-    assert read_template(path)[1]["TUNIT1"] == "mK"
+    assert fits.getheader(path, 1)["TUNIT1"] == "mK"
 
 
 def test_unwritable_folder_leaves_nothing(tmp_path, maps):
@@ -110,9 +111,9 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, maps):
     for name, data in {"cut": content[:-4000], "flipped": bytes(flipped), "text": b"no FITS at all"}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=r"truncated|damaged|not a readable"):
-            read_template(tmp_path / name)
+            read_map(tmp_path / name)
     with pytest.raises(UserError, match="no file"):
-        read_template(tmp_path / "absent.fits")
+        read_map(tmp_path / "absent.fits")
 
 
 def test_file_without_pixel_order_is_refused(tmp_path, maps):
@@ -121,4 +122,4 @@ def test_file_without_pixel_order_is_refused(tmp_path, maps):
         del hdus[1].header["ORDERING"]
         hdus.writeto(tmp_path / "orderless.fits", checksum=True)
     with pytest.raises(UserError, match="ORDERING"):
-        read_template(tmp_path / "orderless.fits")
+        read_map(tmp_path / "orderless.fits")

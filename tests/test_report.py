@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fixtures_browser import needs_chromium, open_page
 
+from sphereml.data.whole_files import sealed_json
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.comparison import Comparison
 from sphereml.plotting import maps, scatter, spectra, style
@@ -248,6 +249,18 @@ def test_a_dark_figure_has_light_ink_and_its_data_colours():
         to_hex(axes.xaxis.label.get_color()) == "#e6e7e9"
     )
     assert axes.lines[0].get_color() == style.MODEL_COLOURS["linear"]
+
+
+def test_curves_in_the_page_carry_their_model(folder):
+    names = ("linear", "unet_sphere")
+    curves = {name: (np.linspace(0.9, 0.8, 28), np.full(28, 0.01)) for name in names}
+    figure = spectra.correlation_curves(np.arange(2, 30), curves, {"r50": (2, 20)}, "held-out patches")
+    drawn = style.inline_svg(figure)
+    assert all(drawn.count(f'data-model="{name}"') == 4 for name in names)  # curve, errors, and two of the legend
+    style.write_pair(figure, folder / "figures" / "r_flat.png", dpi=40)
+    (folder / "figures" / "curves.json").write_bytes(sealed_json({"r_flat": drawn}))
+    text = report(folder).read_text()
+    assert len(Page(text).images) == 2 and text.count("<svg") == 1 and "http" not in text
 
 
 @needs_chromium

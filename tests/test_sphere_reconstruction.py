@@ -256,6 +256,18 @@ def test_the_inside_of_a_masked_sky_answers_as_the_whole_sky_within_three_per_ce
     assert alm_index(top)[0].max() == top
 
 
+def test_passes_of_a_whole_sky_are_those_of_a_mask_of_ones():
+    """B without the template on a_lm, against maps without it that are filtered anew."""
+    spectra = toy_spectra()
+    maps, _ = observed(spectra, NSIDE, LMAX, 3.0)
+    settings = replace(SETTINGS, passes=2, tolerance=1e-7)
+    whole, filtered = (
+        estimate_kappa(ObservedMaps(maps, weights), settings, spectra).kappa
+        for weights in (None, np.ones(maps.shape[1]))
+    )
+    assert np.std(whole - filtered) < 0.005 * np.std(filtered)
+
+
 def test_passes_give_the_most_likely_kappa_and_say_so():
     """The curves beside it leave it as it is when a template filters it; the first pass is the Wiener-filtered MV."""
     spectra = toy_spectra()

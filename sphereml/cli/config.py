@@ -66,8 +66,10 @@ def _configured(words: list[str]) -> ExperimentConfig:
 
 
 def _new(options: argparse.Namespace) -> None:
-    from sphereml.data.new_experiment import OwnMaps, write_experiment
+    from sphereml.data.new_experiment import FILL_IN, OwnMaps, write_experiment
 
     maps = OwnMaps(options.name, options.inputs, options.target, options.mask, options.split)
     path = write_experiment(maps, options.out, options.overwrite)
-    say(f"{path}: read it, then `sphereml train experiment={options.name}`")
+    gaps = path.read_text().count(FILL_IN)
+    todo = f"fill in what no file says ({gaps} lines marked {FILL_IN})" if gaps else "read it"
+    say(f"{path}: {todo}, then `sphereml train experiment={options.name}`")

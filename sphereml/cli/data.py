@@ -92,24 +92,28 @@ def _add_places(parser: argparse.ArgumentParser, flag: str) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from rich.console import Console
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
     from sphereml.data.holdings import open_holdings
     from sphereml.data.manifests import list_products
+    from sphereml.evaluation.terminal_tables import open_console
 
     holdings = open_holdings(options.folder)
     products = list_products(options.manifests)
     if options.json:
         say_json([_described(product, holdings) for product in products])
         return
-    table = Table("product", "files", "here", "Nside", "unit", "title")
+    console = open_console()
+    table = Table("product", "files", "here", "Nside", "unit", box=SIMPLE_HEAD, pad_edge=False)
     for product in products:
         about = _described(product, holdings)
         nsides, units = ", ".join(map(str, about["nside"])), ", ".join(about["units"])
-        table.add_row(product.name, *_presence(product, holdings), nsides, units, escape(product.title))
-    console = Console(width=None if Console().is_terminal else 140)
+        name = Group(product.name, Padding(escape(product.title), (0, 0, 0, 2), style="dim"))
+        table.add_row(name, *_presence(product, holdings), nsides, units)
     console.print(table)
     console.print(f"data folder: {holdings.folder}", soft_wrap=True, highlight=False, markup=False)
 

@@ -102,7 +102,8 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
     if (options.edges is None) == (options.width is None):
-        raise UserError("no bands" if options.edges is None else "both --edges and --width", "give one of the two")
+        what = "no bands" if options.edges is None else "both --edges and --width"
+        raise UserError(what, "give --edges 2,20,60 or --width 20")
     if options.field == "I" and (options.purify_b or options.purify_e):
         raise UserError("nothing to purify in intensity", "leave out --purify, or ask for --field QU")
     if options.workspace and options.field == "IQU":

@@ -29,7 +29,7 @@ from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
 _NOT_IN_HASH = (
-    *("output", "scheduler", "models", "rows", "evaluation", "data.stores", "data.folder"),
+    *("output", "scheduler", "models", "rows", "seeds", "evaluation", "data.stores", "data.folder"),
     *("training.threads", "training.processes", "training.logger"),
 )
 # Keys that came after runs were named: at these values they name no run anew.
@@ -152,8 +152,9 @@ def _onto_schema(values: dict[str, Any]) -> ExperimentConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    schema: Any = experiment_schema()
     try:
-        merged = OmegaConf.merge(_structured(experiment_schema()), values)
+        merged = OmegaConf.merge(_structured(schema), values)
         config = cast(ExperimentConfig, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise _refusal(error) from error

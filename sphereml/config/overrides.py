@@ -21,6 +21,8 @@ from sphereml.config.tasks import SCHEMAS, dotted_keys
 from sphereml.errors import UserError, meant
 
 _OVERRIDE = re.compile(r"(?P<added>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
+# So many names of a section are listed where none is close.
+_FEW = 8
 
 
 def check_override(word: str) -> None:
@@ -28,7 +30,9 @@ def check_override(word: str) -> None:
     refuse_long(word)
     match = _OVERRIDE.fullmatch(word)
     if match is None:
-        raise UserError(f"{word!r} is no override", "write key=value, such as training.epochs=3")
+        group = next((group for group, names in config_names().items() if word in names), None)
+        hint = f"did you mean {group}={word}? or " if group else ""
+        raise UserError(f"{word!r} is no override", f"{hint}write key=value, such as training.epochs=3")
     key, value = match["key"], match["value"].strip().strip("'\"")
     names = config_names().get(key)
     if names is None:
@@ -52,7 +56,7 @@ def _meant(key: str) -> str:
 
     OmegaConf names a key inside of a list without its section, so that a name alone is looked for everywhere.
     """
-    keys = schema_keys()
+    keys = (*config_names(), *schema_keys())
     section, _, name = key.rpartition(".")
     elsewhere = [one for one in keys if one.rpartition(".")[2] == name]
     if elsewhere and section not in keys:
@@ -60,8 +64,9 @@ def _meant(key: str) -> str:
     names = {one.rpartition(".")[2]: one for one in reversed(keys) if not section or one.rpartition(".")[0] == section}
     if close := get_close_matches(name, names, n=1, cutoff=0.6):
         return f"did you mean {names[close[0]]}? or "
-    # Whole keys of one section are alike whatever their names.
-    return "" if section in keys else meant(key, keys, 0.8)
+    if section in keys:  # whole keys of one section are alike whatever their names
+        return f"choose {', '.join(reversed(names))}; " if len(names) <= _FEW else ""
+    return meant(key, keys, 0.8)
 
 
 def config_names() -> dict[str, list[str]]:

@@ -46,7 +46,10 @@ def sky_frame(header: Mapping[str, Any], name: str, otherwise: str = "") -> str:
     stated = str(header.get("COORDSYS", "")).strip().upper() or otherwise.upper()
     frame = _FRAMES.get("C" if stated.startswith("EQ") else stated[:1])
     if frame is None:
-        raise UserError(f"{name} does not say its frame (COORDSYS={stated!r})", "set COORDSYS to 'G' if it is Galactic")
+        raise UserError(
+            f"{name} does not say its frame (COORDSYS={stated!r})",
+            "set COORDSYS to 'G', or `frame: G` beside it in a configuration, if it is Galactic",
+        )
     return frame
 
 

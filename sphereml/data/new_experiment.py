@@ -31,7 +31,7 @@ from sphereml.errors import UserError, refuse_all
 from sphereml.harmonics.filters import FRAMES
 from sphereml.sky.grid import HealpixGrid
 
-_FILL_IN = "FILL IN"
+FILL_IN = "FILL IN"
 _T = TypeVar("_T")
 
 
@@ -144,10 +144,10 @@ def _look_at(asked: str) -> _Found:
         order, frame = _said(table.header, name)
     if len(units) > 1:
         raise UserError(f"columns of {name} have different units ({', '.join(sorted(units))})", "choose among them")
-    unsaid = {key: _FILL_IN for key, value in (("order", order), ("frame", frame)) if not value}
+    unsaid = {key: FILL_IN for key, value in (("order", order), ("frame", frame)) if not value}
     unit = units.pop()
     if not unit or parse_unit(unit) == "uK":
-        unsaid["unit"] = _FILL_IN
+        unsaid["unit"] = FILL_IN
     raw = read_raw(replace(reference, columns=()), columns, UnsaidCards(order or "RING", frame or "G"), True, True)
     missing = float(np.isnan(raw.values).any(axis=1).mean())
     return _Found(asked, reference, raw.names, raw.grid.nside, unit, order, frame, missing, unsaid)
@@ -222,7 +222,7 @@ def _map_lines(one: _Found, folder: Path, indent: str) -> Iterator[str]:
     rest = " " * len(indent)
     words = {"unit": "of the values, e.g. K", "order": "RING or NESTED", "frame": "G, C or E"}
     for key in one.unsaid:
-        yield f'{rest}{key}: "" # {_FILL_IN}: the file does not say it ({words[key]})'
+        yield f'{rest}{key}: "" # {FILL_IN}: the file does not say it ({words[key]})'
 
 
 def _split_lines(own: OwnMaps, folder: Path) -> Iterator[str]:

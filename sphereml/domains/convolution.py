@@ -151,7 +151,7 @@ class _Convolution(torch.autograd.Function):
             grad_kernel += done[0].kernel
             for sums in done:
                 sums.settle()
-        return grad_x, grad_kernel, grad.sum(dim=(0, 1)), None
+        return grad_x, grad_kernel, grad.sum(dim=(0, 1)) if ctx.needs_input_grad[2] else None, None
 
 
 @dataclass(frozen=True, eq=False)

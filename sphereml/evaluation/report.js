@@ -47,7 +47,7 @@ document.querySelectorAll(".scroll > table").forEach((table) => {
 document.querySelectorAll("[data-switch]").forEach((box) => {
   box.addEventListener("change", () => {
     document.querySelectorAll("[data-model]").forEach((one) => {
-      if (one.dataset.model === box.dataset.switch) one.hidden = !box.checked;
+      if (one.dataset.model === box.dataset.switch) one.toggleAttribute("hidden", !box.checked);
     });
   });
 });

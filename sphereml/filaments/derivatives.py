@@ -11,7 +11,6 @@ that every scale of the gas counts as much as it does in the gas itself; a negat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,19 +47,10 @@ def _gain(lmax: int, scale_free: bool) -> np.ndarray:
     return raising / np.maximum(ell * (ell + 1), 1.0) if scale_free else raising
 
 
-@dataclass(frozen=True)
-class LinearPolarization:
-    """``(Q, U)' = sum_v w_v features_v``; ``weights`` ``(nfeature,)`` real, since a mirrored sky has a mirrored U."""
+def fit_polarization(features: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Least-squares weights ``(nfeature,)`` of ``(Q, U)' = sum_v w_v features_v`` on the chosen pixels.
 
-    weights: np.ndarray
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Stokes maps ``(npix, 2)`` of features ``(npix, nfeature, 2)``."""
-        return np.einsum("pfs,f->ps", features, self.weights)
-
-
-def fit_polarization(features: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> LinearPolarization:
-    """Least-squares weights on the chosen pixels, Q and U together and without a constant (which has no spin).
+    They are real, since a mirrored sky has a mirrored U, and there is no constant, which would have no spin.
 
     Args:
         features: ``(npix, nfeature, 2)``.
@@ -79,4 +69,4 @@ def fit_polarization(features: np.ndarray, target: np.ndarray, pixels: np.ndarra
     weights = np.zeros(table.shape[1])
     solution = np.linalg.lstsq(table[:, lit] / scale[lit], target[pixels].reshape(-1), rcond=1e-10)[0]
     weights[lit] = solution / scale[lit]
-    return LinearPolarization(weights)
+    return weights

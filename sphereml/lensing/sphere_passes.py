@@ -1,7 +1,9 @@
 """Kappa of the sky in several passes, each from B that was delensed with the pass before; whole skies and masked ones.
 
 Conventions: those of :mod:`sphereml.lensing.reconstruction`; what a pass is and why:
-:mod:`sphereml.lensing.patch_passes`, whose twin this is.
+:mod:`sphereml.lensing.patch_passes`, whose twin this is.  Weights and the B that is left are theory's, for any mask and
+instrument; :mod:`sphereml.lensing.sky_passes` measures them on a sky for the training of networks, and shares its
+:func:`~sphereml.lensing.sky_passes.residual_b` with whole skies here.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from sphereml.lensing.iterated import delensed_bb
 from sphereml.lensing.lensed_b import lensed_b
 from sphereml.lensing.noise import EXCESS, NoiseModel, combined
 from sphereml.lensing.reconstruction import Legs, SphereReconstruction
+from sphereml.lensing.sky_passes import residual_b
 from sphereml.lensing.sphere_filter import Say
 
 
@@ -50,14 +53,22 @@ class SpherePasses:
         legs = first.legs(maps, say=say)
         kappa = multiply(first.estimate(legs), self._power / (self._power + first.n0))
         yield legs, kappa
-        wiener_e, start = legs.wiener_e, None
+        seen, start = legs, None
         for chosen, weights in self._passes:
-            b = multiply(lensed_b(wiener_e, kappa, first.filter_lmax), first.transfer)
-            template = synthesis(np.stack([np.zeros_like(b), b]), first.nside, first.filter_lmax, spin=2)
-            legs = replace(chosen.legs(maps - template, start, say), e=legs.e, wiener_e=wiener_e)
-            start = None if legs.filtered is None else legs.filtered.wiener
+            if first.noise is None:  # E and B of a whole sky are at hand, and so is B without the template
+                legs = replace(seen, b=residual_b(seen, kappa))
+            else:
+                legs = chosen.legs(maps - self._template(seen, kappa), start, say)
+                legs = replace(legs, e=seen.e, wiener_e=seen.wiener_e)
+                start = None if legs.filtered is None else legs.filtered.wiener
             kappa = kappa + multiply(chosen.estimate(legs), weights)
             yield legs, kappa
+
+    def _template(self, legs: Legs, kappa: np.ndarray) -> np.ndarray:
+        """Q and U ``(2, npix)`` of the lensing B as the instrument sees it."""
+        first = self.first
+        b = multiply(lensed_b(legs.wiener_e, kappa, first.filter_lmax), first.transfer)
+        return synthesis(np.stack([np.zeros_like(b), b]), first.nside, first.filter_lmax, spin=2)
 
     @property
     def response(self) -> np.ndarray:

@@ -45,7 +45,14 @@ class BlockOptions:
     chiral: bool = False
 
     def convolution(self, domain: Domain, channels_in: Channels, channels_out: Channels) -> Convolution:
-        return Convolution(domain, channels_in, channels_out, self.kernel, self.stencil, chiral=self.chiral)
+        """A convolution that the normalization follows; where that subtracts the mean, its bias stays at zero.
+
+        Training does not see such a bias, so that its gradient is rounding errors, which Adam scales up to whole steps:
+        it would wander, and the running means that validate follow it late.
+        """
+        made = Convolution(domain, channels_in, channels_out, self.kernel, self.stencil, chiral=self.chiral)
+        (made if made.typed is None else made.typed).bias.requires_grad_(self.norm == "none")
+        return made
 
     def activation(self, channels: Channels, function: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
         """The function by type; where there are types, after their products if these are wanted."""

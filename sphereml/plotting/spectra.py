@@ -12,7 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sphereml.plotting.style import BAND_SHADES, label_multipoles, model_colours, new_figure, styled, unit_label
+from sphereml.plotting.style import (
+    BAND_SHADES,
+    label_multipoles,
+    mark_legend,
+    model_colours,
+    new_figure,
+    of_model,
+    styled,
+    unit_label,
+)
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 Bands = Mapping[str, Sequence[float]]
@@ -60,8 +69,9 @@ def loss_curves(losses: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
     axes = figure.subplots()
     for name, colour in model_colours(losses).items():
         train, validation = losses[name]["train_loss"], losses[name]["val_loss"]
-        axes.plot(train["epoch"], train["loss"], color=colour, linewidth=0.8)
-        axes.plot(validation["epoch"], validation["loss"], color=colour, marker="o", markersize=3, label=name)
+        look = {"color": colour} | of_model(name)
+        axes.plot(train["epoch"], train["loss"], linewidth=0.8, **look)
+        axes.plot(validation["epoch"], validation["loss"], marker="o", markersize=3, label=name, **look)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_below(axes)
@@ -71,6 +81,7 @@ def loss_curves(losses: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
 def _legend_below(axes: Axes) -> None:
     """Where no curve runs."""
     axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    mark_legend(axes)
 
 
 @styled
@@ -101,9 +112,9 @@ def _draw_curves(axes: Axes, ell: np.ndarray, curves: Curves, reference: str = "
     colours = model_colours([name for name in curves if name != reference])
     for name, (mean, sem) in curves.items():
         colour, line = ("black", "--") if name == reference else (colours[name], "-")
-        axes.plot(ell, mean, color=colour, linestyle=line, label=name)
+        axes.plot(ell, mean, color=colour, linestyle=line, label=name, **of_model(name))
         if sem is not None:
-            axes.fill_between(ell, mean - sem, mean + sem, color=colour, alpha=0.22, linewidth=0)
+            axes.fill_between(ell, mean - sem, mean + sem, color=colour, alpha=0.22, linewidth=0, **of_model(name))
 
 
 def _shade_bands(axes: Axes, bands: Bands, first: float, last: float) -> None:

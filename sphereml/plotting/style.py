@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -48,6 +49,9 @@ _UNIT_LABELS = {
     "MJy/sr": r"$\mathrm{MJy\,sr}^{-1}$",
 }
 
+# The beginning of the group id of what shows one model alone.
+_MODEL = "model:"
+
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -67,11 +71,14 @@ _RC: Any = {
 
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
-    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name."""
-    models = list(models)
-    others = sorted(set(models) - set(MODEL_COLOURS))
-    free = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
-    return {name: MODEL_COLOURS.get(name) or free[name] for name in models}
+    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name.
+
+    A mean over seeds, ``NAME, 3 seeds``, has that of its model.
+    """
+    names = {model: model.partition(",")[0] for model in models}
+    others = sorted({model for model, name in names.items() if name not in MODEL_COLOURS})
+    free = {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(others)}
+    return {model: MODEL_COLOURS.get(name) or free[model] for model, name in names.items()}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -155,6 +162,35 @@ def _exchange(colour: Any, write: Callable[[Any], None]) -> None:
     if len(rows) and any(found):
         new = [to_rgba(dark, row[3]) if dark else tuple(row) for dark, row in zip(found, rows, strict=True)]
         write(new if len(new) > 1 else new[0])
+
+
+def of_model(name: str) -> dict[str, Any]:
+    """Keyword of an artist that shows one model alone: :func:`inline_svg` marks it."""
+    return {"gid": f"{_MODEL}{name}"}
+
+
+def mark_legend(axes: Axes) -> None:
+    """The entries of a legend belong to the models that they name."""
+    legend = axes.get_legend()
+    for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True) if legend else ():
+        for artist in (text, handle):
+            if artist is not None:
+                artist.set_gid(f"{_MODEL}{text.get_text()}")
+
+
+def inline_svg(figure: Figure) -> str:
+    """The figure as SVG inside a page: artists of one model carry ``data-model``, ink and paper are the page's."""
+    stream = io.StringIO()
+    with rc_context(_RC | {"svg.hashsalt": "sphereml"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", stream.getvalue(), flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
+    text = re.sub(f'id="{_MODEL}([^"]*)"', r'data-model="\1"', re.sub(r'(<g) id="(?!model:)[^"]*"', r"\1", text))
+    inks = "".join(f"--ink-{light[1:]}: {dark}; " for light, dark in _ON_DARK.items())
+    for light in _ON_DARK:
+        text = text.replace(light, f"var(--ink-{light[1:]}, {light})")
+    scheme = f"<style>@media (prefers-color-scheme: dark) {{ svg {{ {inks}}} }}</style>"
+    return text.replace(">", f">{scheme}", 1)
 
 
 def write_pair(figure: Figure, path: Path, dpi: int = 110) -> Path:

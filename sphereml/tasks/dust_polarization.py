@@ -172,11 +172,11 @@ class DustPolarizationTask(GasTask):
             total = np.maximum(np.abs(sky.inputs[pixels]).sum(axis=1), 1e-30)
             spread = float(np.sqrt(np.mean(np.square(maps[pixels, 0] / total[:, None])))) or 1.0
         root = np.ones(1) if self.split.weight is None else np.sqrt(self.split.weight)[:, None]
-        fit = fit_polarization(maps * root[..., None], sky.targets * root, pixels)
+        weights = fit_polarization(maps * root[..., None], sky.targets * root, pixels)
         return {
             "base": base.kind,
             "settings": dict(base.settings),
-            "weights": tuple(fit.weights.tolist()),
+            "weights": tuple(weights.tolist()),
             "orientation_std": spread,
             "gain_limit": self.config.model.gain_limit,
         }

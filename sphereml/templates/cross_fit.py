@@ -177,7 +177,7 @@ def open_map_task(config: ExperimentConfig, say: Say, sky: Sky | None = None, sp
         raise UserError(f"the task {config.task} has no full sky to cross-fit", "choose a task of full-sky maps")
     task = kind(config, say, sky, split)
     if sky is not None:
-        task.sky = sky
+        task.sky = task.readable_sky.whole()  # the given one, as the task sees it
     return task
 
 

@@ -21,8 +21,7 @@ from astropy.io import fits
 
 from sphereml.data.column_names import stokes
 from sphereml.data.fits_checksums import serialize
-from sphereml.data.fits_files import open_fits
-from sphereml.data.healpix_fits import UNSEEN, read_healpix
+from sphereml.data.healpix_fits import UNSEEN
 from sphereml.data.units import parse_unit
 from sphereml.data.whole_files import write_atomically
 from sphereml.errors import UserError
@@ -126,20 +125,6 @@ def write_mask(path: Path | str, mask: np.ndarray, *, overwrite: bool = False) -
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", "choose another name or allow overwriting")
     return write_atomically(path, serialize(map_table({"MASK": mask.astype(np.float32)}, "")))
-
-
-def read_template(path: Path | str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read a HEALPix FITS map, of sphereml or of anyone else (see :mod:`sphereml.data.healpix_fits`).
-
-    Returns:
-        Maps ``(npix, ncolumn)`` float64 NEST, COSMO, missing pixels NaN; and the header's cards as they are.
-    Raises:
-        UserError: the file is missing, damaged, not a full-sky Galactic map, or states no pixel order or unit.
-    """
-    path = Path(path)
-    maps = read_healpix(path, allow_missing=True)
-    with open_fits(path) as file:
-        return maps.values.astype(np.float64), dict(file.table().header)
 
 
 def map_table(

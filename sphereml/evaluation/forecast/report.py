@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from rich import box
-from rich.table import Table
+from typing import Any
 
 from sphereml.data.whole_files import write_atomically
-from sphereml.evaluation.forecast.result import ForecastResult
+from sphereml.evaluation.forecast.result import CARRIED, ForecastResult
 from sphereml.evaluation.pages import open_environment, picture
-from sphereml.evaluation.terminal_tables import open_console
+from sphereml.evaluation.terminal_tables import open_console, print_table
 
 
 def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
@@ -18,24 +16,39 @@ def write_forecast_report(result: ForecastResult, folder: Path) -> Path:
     template = open_environment().get_template("forecast/report.html.j2")
     surveys = result.content["surveys"]
     pictures = {name: picture(folder / "figures" / f"r_{name}.png", result.remake) for name in surveys}
-    page = template.render(content=result.content, rows=result.rows(), pictures=pictures)
+    contamination = result.contamination_rows()
+    tables = {"rows": result.rows(), "carried": CARRIED, "contamination": contamination}
+    page = template.render(content=result.content, pictures=pictures, **tables)
     return write_atomically(folder / "report.html", page.encode())
 
 
-def print_table(result: ForecastResult) -> None:
+def print_forecast(result: ForecastResult) -> None:
     """Bias of r, its standard error and the stated error, by survey, template and method."""
-    table = Table(title="bias of r (error) and stated sigma", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("survey", "template", "method", "r", "bias", "sigma", "bias, carried", "sigma"):
-        table.add_column(heading, justify="left" if heading in ("survey", "template", "method") else "right")
-    for row in result.rows():
-        table.add_row(
-            *(str(row[key]) for key in ("survey", "template", "method", "r")),
-            f"{row['bias']:.4f} ({row['error']:.4f})",
-            f"{row['sigma']:.4f}",
-            f"{row['bias_with_uncertainty']:.4f} ({row['error_with_uncertainty']:.4f})",
-            f"{row['sigma_with_uncertainty']:.4f}",
-        )
-    console = open_console()
-    console.print(table)
+    carried = [heading for kind in ("carried", "measured") for heading in (f"bias, {kind}", f"sigma, {kind}")]
+    rows = [
+        [
+            f"{row['survey']} {row['template']} {row['method']} {row['r']}",
+            *(text for kind in ("", *(f"_{one}" for one in CARRIED)) for text in _spelt(row, kind)),
+        ]
+        for row in result.rows()
+    ]
+    console, names = open_console(), "survey, template, method, r"
+    print_table(console, "bias of r (error) and stated sigma", [names, "bias", "sigma", *carried], rows)
+    if rows := [_contamination_cells(row) for row in result.contamination_rows()]:
+        title = "r with the CMB of the sky in the template's target, less r without (error)"
+        headings = ["model, template, method", "strength", "all of it", "by that CMB"]
+        print_table(console, title, headings, rows)
     for note in result.content["notes"]:
         console.print(note, style="dim", highlight=False, soft_wrap=True)
+
+
+def _spelt(row: dict[str, Any], kind: str) -> tuple[str, str]:
+    """Bias with its error, and sigma; dashes in a result of before they were measured."""
+    if f"bias{kind}" not in row:
+        return "-", "-"
+    return f"{row['bias' + kind]:.4f} ({row['error' + kind]:.4f})", f"{row['sigma' + kind]:.4f}"
+
+
+def _contamination_cells(row: dict[str, Any]) -> list[str]:
+    changes = (f"{row[key]['mean']:.4f} ({row[key]['error']:.4f})" for key in ("change", "shared"))
+    return [f"{row['model']} {row['kind']} {row['method']}", f"{row['strength']:g}", *changes]

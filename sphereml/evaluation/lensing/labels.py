@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 QUADRATIC = {
-    "qe_naive": "QE EB, naive mask (as the paper)",
-    "qe_eb": "QE EB, fair mask",
-    "qe_mv": "QE EB + EE, fair mask",
+    "qe_naive": "QE EB, naive (as the paper)",
+    "qe_eb": "QE EB, fair",
+    "qe_mv": "QE EB + EE, fair",
     "iterated": "QE in passes on delensed B",
 }
 _QUADRATIC_LINES = {"qe_naive": ("QE EB", "naive"), "qe_eb": ("QE EB", "fair"), "qe_mv": ("QE EB+EE", "fair"),
@@ -25,7 +25,8 @@ def sample(experiment: Mapping[str, Any]) -> str:
     """What was measured on: patches, or whole skies."""
     if "degrees" in experiment:
         return f"{experiment['patches']} test patches of {experiment['degrees']:g} deg"
-    return f"{experiment['patches']} whole test sky (or skies) of Nside {experiment['nside']}"
+    skies = "sky" if experiment["patches"] == 1 else "skies"
+    return f"{experiment['patches']} whole test {skies} of Nside {experiment['nside']}"
 
 
 def theory_lines(content: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -46,7 +46,7 @@ def settings_of(runs: Sequence[Run]) -> list[list[Run]]:
         config = run.config
         if "kappa" not in config.lensing.outputs:
             raise UserError(f"the run in {run.folder} predicts no kappa", "name runs of lensing with kappa in outputs")
-        lensing = asdict(config.lensing) | {"loss": "", "outputs": [], "passes": 1}
+        lensing = asdict(config.lensing) | {"loss": "", "outputs": [], "passes": 1, "features": "all"}
         groups.setdefault(repr((config.model.domain, config.patches, lensing)), []).append(run)
     return sorted(groups.values(), key=lambda group: (-len(group), -group[0].config.patches.size))
 

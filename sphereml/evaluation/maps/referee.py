@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from sphereml.config.schema import ExperimentConfig
+from sphereml.data.sky_on_disk import ReadableSky
 from sphereml.evaluation.maps.scores import TargetScores
 from sphereml.evaluation.maps.sphere import SphereScores
 from sphereml.evaluation.statistics import block_jackknife, jackknife_covariance, jackknife_error
 from sphereml.harmonics.bands import Bands
+from sphereml.simulate.galaxy import DUST
 from sphereml.training.runs import Run
 
 WIDTH = 10
@@ -95,12 +97,13 @@ def training_facts(run: Run) -> dict[str, Any]:
     return facts | {"curves": {key: {"epoch": list(one), "loss": list(one.values())} for key, one in losses.items()}}
 
 
-def setting(config: ExperimentConfig, nside: int) -> dict[str, str]:
+def setting(config: ExperimentConfig, sky: ReadableSky) -> dict[str, str]:
     """Data, seeds, and how the test region was kept from the training, in words."""
     split, galaxy, target = config.split, config.data.galaxy, config.data.target
     if config.data.kind == "galaxy":
-        beam, noise = f"{galaxy.beam_arcmin:g} arcmin FWHM", "none in the target"
-        noise += f", {galaxy.noise_mk:g} mK a channel in the inputs"
+        level = DUST.stokes_noise if sky.target_fields[0].spin else DUST.noise
+        beam, noise = f"{galaxy.beam_arcmin:g} arcmin FWHM", f"{level:g} uK_RJ arcmin, white"
+        noise += f"; {galaxy.noise_mk:g} mK a channel in the inputs"
     else:
         known = config.data.beam_arcmin or (target.beam_arcmin if target else 0.0)
         beam = f"{known:g} arcmin FWHM" if known else "not stated by the configuration"
@@ -110,7 +113,7 @@ def setting(config: ExperimentConfig, nside: int) -> dict[str, str]:
         f"centres of patches and tiles keep {split.centre_margin:g} deg from the equator"
     )  # fmt: skip
     return {
-        "data": f"{config.data.name}, Nside {nside}",
+        "data": f"{config.data.name}, Nside {sky.grid.nside}",
         "target beam": beam,
         "target noise": noise,
         "test region": kept,

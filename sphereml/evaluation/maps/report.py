@@ -3,7 +3,8 @@
 Links lead to the files beside it: templates, JSON, CSV, configurations.
 
 It shows a comparison (see :mod:`~sphereml.evaluation.maps.comparison`) and ``figures/*.png`` with their captions from
-``figures/captions.json`` (``{"file name without .png": "caption"}``).  Figures come in the order of the captions, then
+``figures/captions.json`` (``{"file name without .png": "caption"}``), or in a picture's place the SVG of
+``figures/curves.json``, in which every model's curve can be switched.  Figures come in the order of the captions, then
 by name.  Numbers are r averaged over a band (``lo <= ell < hi``) with standard errors; spectra are C_ell.
 """
 
@@ -37,9 +38,8 @@ def write_report(comparison: Comparison, folder: Path | str, home: Path | None =
         UserError: a figure is no PNG, or the folder cannot be written.
     """
     folder = Path(folder)
-    page = render(
-        comparison.content, _figures(folder / "figures"), _files(comparison.content, (folder, home or folder))
-    )
+    content = comparison.content
+    page = render(content, captioned_figures(folder / "figures", _REMAKE), _files(content, (folder, home or folder)))
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -88,18 +88,23 @@ def _files(comparison: Mapping[str, Any], folders: Iterable[Path]) -> dict[str, 
     return links(folders, names)
 
 
-def _figures(folder: Path) -> list[dict[str, Any]]:
-    captions = _captions(folder / "captions.json")
+def captioned_figures(folder: Path, mend: str) -> list[dict[str, Any]]:
+    """Pictures of a folder with their captions, in the order of these; raises UserError where one is damaged."""
+    captions, curves = _texts(folder / "captions.json"), _texts(folder / "curves.json")
     order = {name: index for index, name in enumerate(captions)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.name))
     texts = {path: captions.get(path.stem, path.stem.replace("_", " ")) for path in paths}
-    return [picture(path, _REMAKE) | {"name": path.stem, "caption": text, "alt": text} for path, text in texts.items()]
+    return [
+        picture(path, mend)
+        | {"name": path.stem, "caption": text, "alt": text, "svg": Markup(curves.get(path.stem, ""))}
+        for path, text in texts.items()
+    ]
 
 
-def _captions(path: Path) -> dict[str, str]:
+def _texts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    return {Path(name).stem: str(text) for name, text in read_json(path, "it maps figure names to captions").items()}
+    return {Path(name).stem: str(text) for name, text in read_json(path, "it maps figure names to texts").items()}
 
 
 def _experiment(experiment: Any) -> dict[str, str]:

@@ -87,7 +87,7 @@ class SphereOnlyStudy(Study):
     def bands(self) -> Bands:
         return resolved_bands(self.runs[0].config.bands, self.held_out.sky.grid.nside)
 
-    def measure(self) -> SphereOnlyResult:
+    def _measure(self) -> SphereOnlyResult:
         """Measure every section that is not skipped; raises UserError as the predictions do."""
         content: dict[str, Any] = {
             "experiment": self.runs[0].config.name,
