@@ -55,9 +55,7 @@ class DustPaperResult(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            {"sky": name, "row": row}
-            | _scores(entry)
-            | {"paper wins": "" if index else _PAPER.get(row.split(",")[0], "")}
+            {"sky": name, "row": row} | _scores(entry, "" if index else _PAPER.get(row.split(",")[0], ""))
             for index, (name, sky) in enumerate(self.content["skies"].items())
             for row, entry in shown_rows(sky).items()
         ]
@@ -103,11 +101,7 @@ class DustPaperResult(Result):
         return f"{type(self).__name__}({', '.join(self.content['skies'])})"
 
 
-def _stated(row: str) -> dict[str, str]:
-    return {"paper wins": _PAPER.get(row.split(",")[0], "")}
-
-
-def _scores(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(entry: Mapping[str, Any], stated: str) -> dict[str, Any]:
     flat = {f"flat {band}": _with_error(entry[band]) for band in ("r50", "r150") if entry.get(band)}
     errors = entry["sphere_sem"]
     sphere = {
@@ -116,8 +110,8 @@ def _scores(entry: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None
     }
     wins = entry.get("wins_vs_integrated")
-    won = {"wins": f"{wins['r50']} {wins['r150']} of {wins['of']}"} if wins else {}
-    return {"domain": entry["domain"]} | flat | sphere | won | {"train s": f"{entry['seconds_train']:.0f}"}
+    won = {"wins": f"{wins['r50']} {wins['r150']} of {wins['of']}", "the paper's": stated} if wins else {}
+    return flat | won | sphere | {"train s": f"{entry['seconds_train']:.0f}"}
 
 
 _DOMAIN_HEADINGS = ("r50", "r150", "r50 over seeds", "bins", "chi2", "p", "not below", "r50 above by 2 errors")
