@@ -77,7 +77,7 @@ class DustPaperResult(Result):
         rows, skies = self.rows(), self.content["skies"].items()
         headings = list(dict.fromkeys(key for row in rows for key in row))
         domains = [line for name, sky in skies for line in _domain_lines(name, sky)]
-        claims = [line for name, sky in skies for line in _claim_lines(name, sky)]
+        claims = [line for name, sky in skies for line in _claim_lines(name, sky, stated=name == next(iter(skies))[0])]
         return [
             ("rows", headings, [[_text(row.get(key)) for key in headings] for row in rows]),
             ("the sphere against the plane: unet_sphere - unet_flat", ["sky", "on", *_DOMAIN_HEADINGS], domains),
@@ -117,9 +117,10 @@ def _scores(entry: Mapping[str, Any], stated: str) -> dict[str, Any]:
 _DOMAIN_HEADINGS = ("r50", "r150", "r50 over seeds", "bins", "chi2", "p", "not below", "r50 above by 2 errors")
 
 
-def _claim_lines(name: str, sky: Mapping[str, Any]) -> list[list[str]]:
+def _claim_lines(name: str, sky: Mapping[str, Any], stated: bool) -> list[list[str]]:
+    """Claims that were checked; ``stated``: with the paper's numbers, which are those of its first split."""
     return [
-        [name, claim["text"], _HOLDS[claim["holds"]], _evidence(claim), claim["paper"]]
+        [name, claim["text"], _HOLDS[claim["holds"]], _evidence(claim), claim["paper"] if stated else ""]
         for claim in sky["claims"]
         if claim["holds"] is not None
     ]
