@@ -35,6 +35,13 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
         ell: ``(n,)`` multipoles, of bins or single.
         curves: model -> (mean ``(n,)``, standard error ``(n,)`` or None).
         bands: name -> (lo, hi), shaded and named.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> ell = np.arange(2, 30)
+        >>> figure = sm.plot.correlation(ell, {"linear": (np.exp(-ell / 100), None)}, {"r_low": (2, 15)})
+        >>> float(figure.axes[0].get_ylim()[1])
+        1.0
     """
     figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
@@ -93,6 +100,12 @@ def power_curves(
     Args:
         ell: ``(n,)``; curves: name -> (C_l ``(n,)``, standard error or None), in ``unit`` squared.
         reference: the curve drawn black and dashed (the target, or the CMB).
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> ell = np.arange(2, 30)
+        >>> sm.plot.power(ell, {"dust": (ell**-2.4, None)}, "uK_CMB").axes[0].get_yscale()
+        'log'
     """
     figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
