@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sphereml.plotting.style import (
     BAND_SHADES,
     label_multipoles,
+    legend_below,
     mark_legend,
     model_colours,
     new_figure,
@@ -52,7 +53,8 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(r"correlation with the target, $r(\ell)$")
     axes.set_title(title, pad=20 if bands else 8)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 
@@ -65,7 +67,8 @@ def ratio_curves(ell: np.ndarray, curves: Curves, label: str, title: str = "") -
     _draw_curves(axes, ell, curves)
     label_multipoles(axes, ell)
     axes.set(ylabel=label, title=title)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 
@@ -81,14 +84,9 @@ def loss_curves(losses: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
         axes.plot(validation["epoch"], validation["loss"], marker="o", markersize=3, label=name, **look)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_below(axes)
-    return figure
-
-
-def _legend_below(axes: Axes) -> None:
-    """Where no curve runs."""
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    legend_below(axes)
     mark_legend(axes)
+    return figure
 
 
 @styled
@@ -117,7 +115,8 @@ def power_curves(
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(rf"$\ell(\ell+1)\,C_\ell / 2\pi$  [({unit_label(unit)})$^2$]")
     axes.set_title(title, pad=20 if bands else 8)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 
