@@ -244,6 +244,8 @@ def test_the_truth_scores_one_and_its_turn_by_45_degrees_nothing():
         tolerance = 1e-6 if r else 0.3
         assert [one.bands["r50"] for one in both] == pytest.approx([r, r], abs=tolerance)
         assert [one.bands["r50"].mean() for one in flat] == pytest.approx([r, r], abs=tolerance)
+    nothing = region.score(np.where(np.arange(GRID.npix)[:, None] % 2, sky.targets, 0))[1]
+    assert [one["mean"] for one in nothing["angles"]] == pytest.approx([22.5] * 4, abs=2)
 
 
 @pytest.fixture(scope="module")

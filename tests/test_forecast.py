@@ -1,5 +1,7 @@
 """The forecast of r: recovery with a perfect template, linearity of cleaning, the likelihood, the files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fixtures_cli import PATCHES, done, sphereml
@@ -7,11 +9,12 @@ from fixtures_cli import PATCHES, done, sphereml
 import sphereml as sm
 from sphereml.config.compose import compose
 from sphereml.config.forecast import ForecastConfig, ForecastSurvey
+from sphereml.data.unit_conversion import conversion_factor
 from sphereml.errors import UserError
 from sphereml.evaluation.forecast.cleaning import amplitude_of, cleaned
 from sphereml.evaluation.forecast.draws import SurveyForecast
 from sphereml.evaluation.forecast.likelihood import estimate_ratio
-from sphereml.evaluation.forecast.skies import DRAWN, SurveyField, Theory, dust_scaling
+from sphereml.evaluation.forecast.skies import DRAWN, SurveyField, Theory, dust_scaling, target_cmb
 from sphereml.harmonics.transforms import synthesis
 from sphereml.simulate.fields import draw_alm
 from sphereml.sky.grid import HealpixGrid
@@ -83,6 +86,24 @@ def test_carried_uncertainty_takes_bias_away_and_widens_the_error(forecast, theo
     assert carried.sigma > plain.sigma
 
 
+def test_the_residual_is_measured_beside_noise(forecast):
+    """Target less template, without the noise that is expected of it, leaves what the dust itself leaves."""
+    rng, level = np.random.default_rng(5), 1.5
+    noisy = replace(forecast, dust=forecast.dust + level * rng.normal(size=forecast.dust.shape))
+    noise = forecast.model(np.full_like(forecast.theory.cmb, level**2 * forecast.field.grid.pixel_area))
+    own, measured, blind = forecast.residual_shares(), noisy.residual_shares(noise), noisy.residual_shares()
+    for method in range(2):
+        left = [shares[2, method].mean() for shares in (own, measured, blind)]
+        assert left[1] == pytest.approx(left[0], rel=0.15) and left[2] > 1.2 * left[0]
+
+
+def test_the_target_holds_the_cmb_of_the_sky(theory):
+    field = _survey()
+    drawn = field.draw(theory, np.random.default_rng([1, 3]))[0]
+    cmb = target_cmb(theory, NSIDE, 1, 3).T / conversion_factor("uK_CMB", "uK_RJ", 353)
+    assert np.abs(field.smoothed(cmb) - drawn).max() < 0.01 * drawn.std()
+
+
 def test_cleaning_of_summed_parts_is_that_of_summed_maps(forecast):
     """Bandpowers from the products of parts equal those of the map that the parts add up to."""
     field, workspace = forecast.field, forecast.field.workspace
@@ -92,7 +113,7 @@ def test_cleaning_of_summed_parts_is_that_of_summed_maps(forecast):
     template = len(DRAWN) + 2
     found, amplitudes = cleaned(data, template, "implicit", products, 6)
     sums = [np.tensordot(one, maps, axes=1) for one in data]
-    powers = workspace.bandpowers(*sums, templates=maps[template][None], guess=np.zeros((4, field.lmax * 3 // 2)))
+    powers = workspace.bandpowers(*sums, templates=maps[template][None], guess=np.zeros((4, field.lmax + 1)))
     np.testing.assert_allclose(found, powers["BB"], rtol=1e-6, atol=1e-9 * np.abs(powers["BB"]).max())
     assert amplitudes[0] == pytest.approx(amplitude_of("implicit", data[0], template, products, 6))
 
@@ -122,15 +143,22 @@ def test_likelihood_states_the_scatter_that_it_finds():
 
 def test_dust_is_scaled_as_a_modified_black_body():
     # From 353 to 150 GHz, beta 1.59 and 19.6 K: .0395 in thermodynamic units (BICEP2/Keck 2018: about 1 / 25).
-    from sphereml.data.unit_conversion import conversion_factor
-
     ratio = dust_scaling(150, 1.59, 19.6) / conversion_factor("uK_RJ", "uK_CMB", 353)
     assert ratio == pytest.approx(0.0425, rel=0.15)
 
 
 @pytest.mark.parametrize(
     "override",
-    ["skies=10", "edges=[50,30]", "frequencies=[95]", "r=[-1]", "beam_arcmin=0", "residual_prior=0", "surveys=[]"],
+    [
+        "skies=10",
+        "edges=[50,30]",
+        "frequencies=[95]",
+        "r=[-1]",
+        "beam_arcmin=0",
+        "residual_prior=0",
+        "surveys=[]",
+        "contaminated=1",
+    ],
 )
 def test_impossible_forecasts_are_refused(override):
     with pytest.raises(UserError, match="forecast"):
@@ -141,11 +169,15 @@ def test_the_study_trains_draws_and_reports(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["data.galaxy.nside=16", "data.galaxy.channels=4", "data.galaxy.channel_width=20.4", "bands.r50=[14.4,30]"]
     drawn = ["evaluation.forecast.skies=20", "evaluation.forecast.edges=[8,16,24]", "evaluation.forecast.r=[0]"]
-    words = ["experiment=r_forecast", "models=[structure_tensor]", *small, *PATCHES, *drawn]
+    trained = ["cross_fitted=[structure_tensor]", "contaminated=2"]
+    more = ["evaluation.cross_fit.folds=3", *(f"evaluation.forecast.{word}" for word in trained)]
+    words = ["experiment=r_forecast", "model=structure_tensor", *small, *PATCHES, *drawn, *more]
     out = done("study", *words).out
     assert "large: sky 20 of 20" in out and "true dust" in out
     result = sm.load_result(tmp_path / "runs/r_forecast")
-    assert {row["template"] for row in result.rows()} == {"none", "structure_tensor", "true dust"}
+    cross_fitted = "structure_tensor, cross-fitted"
+    assert {row["template"] for row in result.rows()} == {"none", "structure_tensor", cross_fitted, "true dust"}
+    assert [row["kind"] for row in result.contamination_rows()] == ["in_sample"] * 2 + ["cross_fitted"] * 2
     large = result.content["surveys"]["large"]
     assert large["held_out"] and large["templates"]["none"]["explicit"]["r"][0]["plain"]["bias"] > 0.1
     assert "Survey large" in (tmp_path / "runs/r_forecast/report.html").read_text()

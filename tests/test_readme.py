@@ -41,7 +41,18 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", commands("(doctor|completion|info|config|data|simulate|bench)"), ids=" ".join)
+# Of the verbs that docs/performance.md shows at sizes too large for a test.
+BENCHES = [
+    "bench sht --nside 32 --lmax 64 --maps 4 --runs 2",
+    "bench train --experiment lensing_quick --batch 4 --runs 1",
+]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*commands("(doctor|completion|info|config|data|simulate|bench)"), ["info"], *map(str.split, BENCHES)],
+    ids=" ".join,
+)
 def test_small_commands(words):
     assert main(words) == 0
 

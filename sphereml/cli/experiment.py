@@ -54,16 +54,25 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def model_configs(overrides: list[str]) -> list[ExperimentConfig]:
-    """One configuration for each model and row of the experiment, or the one that ``model=NAME`` chooses.
+    """One configuration for each model, row and seed of the experiment, or the one that ``model=NAME`` chooses.
 
-    A row is named as itself unless its overrides bring a ``model.name``; what the command line says is above them.
+    A row is named as itself unless its overrides bring a ``model.name``; what the command line says is above them, so
+    that with ``training.seed=N`` there is one seed.  Closed forms, which use none, come once and first; then every
+    network with the first seed, so that what is interrupted has all rows.
     """
     config = compose(overrides)
     if not (config.models or config.rows) or any(word.startswith("model=") for word in overrides):
         return [config]
     models = [[f"model={name}"] for name in config.models]
     rows = [[f"model.name={name}", *row] for name, row in config.rows.items()]
-    return [replace(compose([*more, *overrides]), rows={}) for more in [*models, *rows]]
+    composed = [replace(compose([*more, *overrides]), rows={}, seeds=[]) for more in [*models, *rows]]
+    if not config.seeds or any(word.startswith("training.seed=") for word in overrides):
+        return composed
+    closed = [one for one in composed if one.model.domain == "none"]
+    networks = [one for one in composed if one.model.domain != "none"]
+    return closed + [
+        replace(one, training=replace(one.training, seed=seed)) for seed in config.seeds for one in networks
+    ]
 
 
 def open_runs(options: argparse.Namespace) -> list[Run]:

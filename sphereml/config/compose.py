@@ -29,7 +29,7 @@ from sphereml.errors import UserError
 
 # They say where a run goes, how fast it gets there or how it is scored, not what its weights are.
 _NOT_IN_HASH = (
-    *("output", "scheduler", "models", "rows", "evaluation", "data.stores", "data.folder"),
+    *("output", "scheduler", "models", "rows", "seeds", "evaluation", "data.stores", "data.folder"),
     *("training.threads", "training.processes", "training.logger"),
 )
 # Keys that came after runs were named: at these values they name no run anew.

@@ -50,6 +50,9 @@ class ForecastConfig:
         residual_prior: relative width of the prior on the power that a template leaves
         seed: of the skies
         surveys: discs and their noise
+        cross_fitted: models whose cross-fitted templates (evaluation.cross_fit) are cleaned with too
+        contaminated: trainings of every model, in-sample and cross-fitted, each with the CMB of a sky that it cleans
+        cmb_strength: of the CMB that these two kinds of training find in their target
     """
 
     frequencies: list[float] = field(default_factory=lambda: [95.0, 150.0])
@@ -67,6 +70,9 @@ class ForecastConfig:
             ForecastSurvey("large", lon=0.0, lat=-90.0, radius=55.0, taper=10.0, noise=[10.0, 10.0], dust=20.0),
         ]
     )
+    cross_fitted: list[str] = field(default_factory=list)
+    contaminated: int = 0
+    cmb_strength: float = 1.0
 
 
 def forecast_faults(config: ForecastConfig) -> Iterator[UserError]:
@@ -80,7 +86,10 @@ def forecast_faults(config: ForecastConfig) -> Iterator[UserError]:
         yield UserError(f"evaluation.forecast.edges={config.edges}", "give three or more, increasing from 2")
     if not config.r or not all(0 <= r <= 1 for r in config.r):
         yield UserError(f"evaluation.forecast.r={config.r}", "give one value or more in [0, 1]")
-    for name in ("temperature", "beam_arcmin", "residual_prior"):
+    if config.contaminated == 1 or not 0 <= config.contaminated <= config.skies:
+        what = f"evaluation.forecast.contaminated={config.contaminated} of {config.skies} skies"
+        yield UserError(what, "give 0, or 2 or more, as many as skies at most")
+    for name in ("temperature", "beam_arcmin", "residual_prior", "cmb_strength"):
         if not getattr(config, name) > 0:
             yield UserError(f"evaluation.forecast.{name}={getattr(config, name)}", "give a number above 0")
     if not config.surveys or len({survey.name for survey in config.surveys}) < len(config.surveys):

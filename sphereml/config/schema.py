@@ -260,6 +260,7 @@ class ExperimentConfig:
         scheduler: of `simulate lensing`, a survey's `data prepare` and `train -m`: empty: here; local; tcp://HOST:PORT
         models: models that `sphereml train` trains; empty: the chosen one
         rows: further runs beside the models, the name of each with its overrides
+        seeds: every network of models and rows once with each, in place of training.seed; empty: that one
         data: the sky
         split: training, validation and test regions
         loss: what is minimized
@@ -278,6 +279,7 @@ class ExperimentConfig:
     scheduler: str = ""
     models: list[str] = field(default_factory=list)
     rows: dict[str, list[str]] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     loss: LossConfig = field(default_factory=LossConfig)

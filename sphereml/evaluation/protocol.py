@@ -131,8 +131,15 @@ class Study(ABC):
         """Raise UserError for settings that could not be measured, before the trainings."""
         return
 
+    def measure(self) -> Result:
+        """Score the runs; the manifest of each keeps when that was first done (``tested``)."""
+        result = self._measure()
+        for run in self.runs:
+            run.record_test()
+        return result
+
     @abstractmethod
-    def measure(self) -> Result: ...
+    def _measure(self) -> Result: ...
 
     def write_templates(self, folder: Path, overwrite: bool = True) -> list[Path]:
         """One FITS file a run, in its outputs' units; all of them or none if one stands there."""

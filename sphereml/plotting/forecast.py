@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from sphereml.plotting.style import model_colours, new_figure, styled
 
 _MARKERS = {"explicit": "o", "implicit": "s"}
+_COLOURS = {"plain": "#0072b2", "with_uncertainty": "#d55e00", "with_measured_residual": "#009e73"}
 
 
 @styled
@@ -33,18 +34,20 @@ def ratio_biases(name: str, survey: Mapping[str, Any]) -> Figure:
 def _draw_biases(axes: Axes, templates: Mapping[str, Any]) -> None:
     for row, methods in enumerate(templates.values()):
         for method, found in methods.items():
-            for shift, kind in ((-0.12, "plain"), (0.12, "with_uncertainty")):
+            kinds = [kind for kind in _COLOURS if kind in found["r"][0]]
+            for shift, kind in zip((-0.2, 0, 0.2), kinds, strict=False):
                 one = found["r"][0][kind]
-                offset = shift + (0.06 if method == "implicit" else 0)
+                offset = shift + (0.08 if method == "implicit" else 0)
                 filled = None if kind == "plain" else "white"
                 axes.errorbar(one["bias"], row + offset, xerr=one["sigma"], fmt=_MARKERS[method], markersize=4.5,
-                              color="#0072b2" if kind == "plain" else "#d55e00", markerfacecolor=filled)  # fmt: skip
+                              color=_COLOURS[kind], markerfacecolor=filled)  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(templates)), list(templates))
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set_xlabel(
-        "bias of r, and its stated error\nfilled: plain, open: with the template's uncertainty; square: implicit"
+        "bias of r, and its stated error; square: implicit\n"
+        "filled: plain; red: with the template's uncertainty; green: with the residual measured"
     )
 
 

@@ -1,6 +1,6 @@
-"""Realization by realization: band correlations of models against those of the integrated model.
+"""Realization by realization, or pixel by pixel: models against the integrated model, and against the target.
 
-Every point is one test patch; above the 1:1 line the model wins.  Win counts are strict: ties are not wins.
+A point of the first is one test patch; above the 1:1 line the model wins.  Win counts are strict: ties are not wins.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from sphereml.plotting.style import model_colours, new_figure, styled
+from sphereml.plotting.style import legend_below, model_colours, new_figure, styled, unit_label
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -47,9 +48,31 @@ def _finish_panel(axes: Axes, band: str, baseline: str, values: np.ndarray) -> N
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=band)
     axes.set_xlabel(f"r of {baseline}")
     axes.set_ylabel("r of the model")
-    # Below the axes: anywhere inside it would hide points.
-    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.15), "ncols": 2, "columnspacing": 1.0}
-    axes.legend(title="patches won", alignment="left", handletextpad=0.2, markerscale=1.6, **where)
+    look: dict[str, Any] = {"title": "patches won", "alignment": "left", "handletextpad": 0.2, "markerscale": 1.6}
+    legend_below(axes, most=2, drop=0.15, **look)
+
+
+@styled
+def joint_histograms(target: np.ndarray, predictions: Mapping[str, np.ndarray], unit: str) -> Figure:
+    """Number of pixels by target and prediction, a panel a model, on common axes that hold 99 % of the target.
+
+    Args:
+        target: ``(n,)``; predictions: model -> ``(n,)``, both in ``unit``.
+    """
+    columns = min(len(predictions), 4)
+    figure = new_figure(2.75 * columns + 0.9, 3.1)
+    low, high = (float(one) for one in np.quantile(target, (0.005, 0.995)))
+    panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
+    drawn = None
+    for axes, (name, values) in zip(panels, predictions.items(), strict=True):
+        where: dict[str, Any] = {"bins": 80, "range": [[low, high]] * 2, "norm": LogNorm(), "cmap": "viridis"}
+        drawn = axes.hist2d(target, values, **where)[3]
+        axes.axline((low, low), slope=1, color="black", linewidth=0.9)
+        axes.set(title=name, aspect="equal", xlabel=f"target [{unit_label(unit)}]")
+    panels[0].set_ylabel(f"prediction [{unit_label(unit)}]")
+    if drawn is not None:
+        figure.colorbar(drawn, ax=list(panels), shrink=0.8, pad=0.02).set_label("pixels")
+    return figure
 
 
 @styled
@@ -68,5 +91,5 @@ def latitude_points(latitude: Mapping[str, Any], band: str) -> Figure:
     for edge in edges:
         axes.axvline(edge, color="#808080", linewidth=0.5, linestyle=":")
     axes.set(xlabel="Galactic latitude |b| of the patch's centre [deg]", ylabel=f"mean {band}")
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    legend_below(axes)
     return figure

@@ -71,11 +71,14 @@ _RC: Any = {
 
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
-    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name."""
-    models = list(models)
-    others = sorted(set(models) - set(MODEL_COLOURS))
-    free = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
-    return {name: MODEL_COLOURS.get(name) or free[name] for name in models}
+    """A colour for every model: its own in all figures when it is shipped, else the next free one in order of name.
+
+    A mean over seeds, ``NAME, 3 seeds``, has that of its model.
+    """
+    names = {model: model.partition(",")[0] for model in models}
+    others = sorted({model for model, name in names.items() if name not in MODEL_COLOURS})
+    free = {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(others)}
+    return {model: MODEL_COLOURS.get(name) or free[model] for model, name in names.items()}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -164,6 +167,24 @@ def _exchange(colour: Any, write: Callable[[Any], None]) -> None:
 def of_model(name: str) -> dict[str, Any]:
     """Keyword of an artist that shows one model alone: :func:`inline_svg` marks it."""
     return {"gid": f"{_MODEL}{name}"}
+
+
+# Characters of a legend's text to an inch, and those that the room of a line's handle and the gap to the next take.
+_CHARACTERS_AN_INCH, _HANDLE = 12.6, 7
+
+
+def legend_below(axes: Axes, most: int = 3, drop: float = 0.14, **look: Any) -> None:
+    """A legend under the axes, where no curve runs, of ``most`` columns or the fewer that its labels have room for.
+
+    Beyond three lines the figure grows with them.
+    """
+    figure, (_, labels) = axes.figure, axes.get_legend_handles_labels()
+    assert isinstance(figure, Figure)
+    room = figure.get_figwidth() / len(figure.axes) * _CHARACTERS_AN_INCH
+    columns = min(most, max(1, int(room / (max(map(len, labels), default=1) + _HANDLE))))
+    if axes is figure.axes[0]:
+        figure.set_figheight(figure.get_figheight() + 0.2 * max(0, -(-len(labels) // columns) - 3))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.11, -drop), ncols=columns, columnspacing=1.2, **look)
 
 
 def mark_legend(axes: Axes) -> None:

@@ -116,6 +116,11 @@ def join_folds(plan: CrossFit, folds: Sequence[FoldPrediction]) -> np.ndarray:
     return np.sum([weight[:, None] * fold.mean for weight, fold in zip(plan.weights, folds, strict=True)], axis=0)
 
 
+def cross_fitted_maps(plan: CrossFit) -> np.ndarray:
+    """The template ``(npix, O)`` alone; what is not trained yet is."""
+    return join_folds(plan, list(predict_folds(plan, plan.train())))
+
+
 def cross_fitted(plan: CrossFit, runs: Sequence[Sequence[Run]]) -> CrossFitted:
     """The template of the training's own sky; its errors are fitted to the folds' held-out pixels."""
     folds = list(predict_folds(plan, runs))

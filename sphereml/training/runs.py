@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +72,8 @@ class Run:
                 "restore the file or train again",
             )
         if not manifest.get("complete"):
-            raise UserError(f"the training in {folder} is not finished", "go on with `sphereml train ... --resume`")
+            mend = "go on with `sphereml train ... --resume`, or name the folders of finished runs alone"
+            raise UserError(f"the training in {folder} is not finished", mend)
         for path, key in run._sealed():
             if not path.is_file():
                 raise UserError(f"{path} is missing", "restore it or train again")
@@ -175,6 +178,15 @@ class Run:
         """Add facts to the manifest."""
         known = self.manifest() | facts
         write_atomically(self.folder / "manifest.json", sealed_json(dict(sorted(known.items()))))
+
+    def record_test(self) -> None:
+        """Add to the manifest when the test side was first scored: what is chosen later has seen it.
+
+        A folder that is for reading alone keeps no time.
+        """
+        if "tested" not in self.manifest():
+            with suppress(UserError):
+                self.update(tested=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained tensors, on the CPU; raises UserError when the file holds none, whatever its checksum."""

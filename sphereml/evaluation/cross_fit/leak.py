@@ -32,7 +32,7 @@ from sphereml.sky.masks import apodize
 from sphereml.tasks.maps import MapTask
 from sphereml.tasks.protocol import Say
 from sphereml.templates.cross_fit import CrossFit, open_map_task
-from sphereml.templates.cross_fitted import join_folds, predict_folds
+from sphereml.templates.cross_fitted import cross_fitted_maps
 from sphereml.templates.error_fields import components, draw_field
 from sphereml.training.fit import fit_task
 from sphereml.training.lifecycle import FitOptions
@@ -87,7 +87,7 @@ class LeakTest:
     def controls(self) -> dict[str, np.ndarray]:
         """Templates ``(npix, O)`` of the trainings without CMB."""
         own = Predictor(self.run, self._ordinary).sphere(self.sky).values
-        return {"in_sample": own, "cross_fitted": _cross_fitted_maps(self.plan)}
+        return {"in_sample": own, "cross_fitted": cross_fitted_maps(self.plan)}
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
@@ -113,20 +113,20 @@ class LeakTest:
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
         for number in range(self.settings.cmb_skies):
             cmb = self._draw(number)
-            templates = self._templates(strength, number, cmb)
+            self.say(f"{self.run.name}: sky {number} of CMB, strength {strength:g}")
+            templates = self.templates(f"cmb{self.seed}_{number}_strength{strength:g}", strength * cmb)
             for kind in KINDS:
                 found[kind].append(self._compared(kind, templates[kind], cmb, strength))
         return {kind: _mean(entries) for kind, entries in found.items()}
 
-    def _templates(self, strength: float, number: int, cmb: np.ndarray) -> dict[str, np.ndarray]:
-        """Templates of the trainings on the target with this CMB in it."""
-        name, folder = f"cmb{self.seed}_{number}_strength{strength:g}", self.run.folder.parent / "cmb_leak"
-        self.say(f"{self.run.name}: sky {number} of CMB, strength {strength:g}")
-        sky = replace(self.sky, targets=(self.sky.targets + strength * cmb).astype(np.float32))
+    def templates(self, name: str, cmb: np.ndarray) -> dict[str, np.ndarray]:
+        """Templates by kind, of trainings on the target with this CMB ``(npix, O)`` in it, kept by ``name``."""
+        folder = self.run.folder.parent / "cmb_leak"
+        sky = replace(self.sky, targets=(self.sky.targets + cmb).astype(np.float32))
         task = self._task(sky, name, folder)
         run = fit_task(task, FitOptions(resume=True, say=self.say))
         plan = CrossFit(self.run.config, folder, self.settings, self.say, sky, name)
-        return {"in_sample": Predictor(run, task).sphere(sky).values, "cross_fitted": _cross_fitted_maps(plan)}
+        return {"in_sample": Predictor(run, task).sphere(sky).values, "cross_fitted": cross_fitted_maps(plan)}
 
     def _task(self, sky: Sky, name: str, folder: Path) -> MapTask:
         """The ordinary task on the regions of the ordinary run."""
@@ -174,10 +174,6 @@ def target_spectra(sky: Sky) -> list[np.ndarray]:
         power = factor**2 * cmb_spectrum(lmax, component="EE" if one.spin else "TT")
         found.append(np.stack([power, 0 * power] if one.spin else [power]))
     return found
-
-
-def _cross_fitted_maps(plan: CrossFit) -> np.ndarray:
-    return join_folds(plan, list(predict_folds(plan, plan.train())))
 
 
 def _mean(entries: Sequence[Mapping[str, Mapping[str, np.ndarray]]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class CrossFitStudy(Study):
     sections = ("leak", "calibration")
     result: ClassVar[type[Result]] = CrossFitResult
 
-    def measure(self) -> CrossFitResult:
+    def _measure(self) -> CrossFitResult:
         """Measure everything that is not skipped; raises UserError as the trainings do."""
         first = self.runs[0].config
         models = {name: self._model(index) for index, name in enumerate(run_names(self.runs))}

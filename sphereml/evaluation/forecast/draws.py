@@ -25,6 +25,7 @@ from sphereml.harmonics.deprojection import Deprojection, deprojection_bias
 from sphereml.progress import TimeLeft
 
 _KEEP_EVERY = 10
+_NOT_OF_SKIES = ("skies", "residual_prior", "cross_fitted", "contaminated", "cmb_strength")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +61,10 @@ class SurveyForecast:
     def scalings(self) -> list[float]:
         """uK_CMB at each frequency per uK_RJ of the dust's map, its level that of the survey."""
         config = self.field.config
-        return [self._level * dust_scaling(ghz, config.beta, config.temperature) for ghz in config.frequencies]
+        return [self.level * dust_scaling(ghz, config.beta, config.temperature) for ghz in config.frequencies]
 
-    @property
-    def _level(self) -> float:
+    @cached_property
+    def level(self) -> float:
         """What brings D_ell of the dust's BB, in the band nearest to ell = 80, to that of the survey."""
         if self.field.survey.dust == 0:
             return 1.0
@@ -106,7 +107,7 @@ class SurveyForecast:
 
     def draw(self, folder: Path, say: Callable[[str], None]) -> Draws:
         """Every sky, those on disk included."""
-        name, count = self.field.survey.name, self.field.config.skies
+        name, count = self.field.survey.name + "-mirrored" * self.field.mirrored, self.field.config.skies
         path = folder / f"forecast-{name}-{self._digest()}.npz"
         rows = _read(path)[:count]
         left = TimeLeft(count, len(rows))
@@ -119,10 +120,13 @@ class SurveyForecast:
         whole = np.stack(rows)
         return Draws(whole[..., :bins], whole[..., bins:])
 
-    def residual_shares(self) -> np.ndarray:
+    def residual_shares(self, others: np.ndarray | float = 0.0) -> np.ndarray:
         """Power that a template leaves of the dust over its own, ``(1 + ntemplate, nmethod, nbin)``; 0 for none.
 
-        Call it on the mirrored survey: there the dust is known, here it is what is looked for.
+        Call it where the dust is known: on the mirrored survey, or with a target in place of the dust.
+
+        Args:
+            others: BB ``(nbin,)`` of what the target holds beside dust, CMB and noise.
         """
         products = self.kept_products
         parts = np.eye(len(self.names))  # the dust, then the templates
@@ -132,7 +136,7 @@ class SurveyForecast:
             for method, name in enumerate(METHODS):
                 amplitude = amplitude_of(name, parts[0], index, products, self._lmin)
                 left = parts[0] - amplitude * parts[index]
-                shares[index, method] = cross_bandpowers(left, left, products) / (amplitude**2 * own)
+                shares[index, method] = (cross_bandpowers(left, left, products) - others) / (amplitude**2 * own)
         return shares
 
     def template_power(self) -> np.ndarray:
@@ -184,8 +188,8 @@ class SurveyForecast:
 
     def _digest(self) -> str:
         """Names what the draws depend on, but their number."""
-        settings = asdict(self.field.config) | {"skies": 0, "residual_prior": 0, "surveys": asdict(self.field.survey)}
-        settings |= {"code": __version__, "camb": version("camb")}
+        settings = {key: value for key, value in asdict(self.field.config).items() if key not in _NOT_OF_SKIES}
+        settings |= {"surveys": asdict(self.field.survey), "code": __version__, "camb": version("camb")}
         digest = hashlib.sha256(json.dumps([settings, self.field.grid.nside, self.names], sort_keys=True).encode())
         for values in (self.dust, *self.templates.values()):
             digest.update(np.ascontiguousarray(values).tobytes())

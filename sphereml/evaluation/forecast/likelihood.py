@@ -34,7 +34,12 @@ class TensorRatio:
 
 
 def estimate_ratio(
-    bandpowers: np.ndarray, signal: np.ndarray, offset: np.ndarray, residual: np.ndarray | None = None, prior: float = 0
+    bandpowers: np.ndarray,
+    signal: np.ndarray,
+    offset: np.ndarray,
+    residual: np.ndarray | None = None,
+    prior: float = 0,
+    scatter: np.ndarray | None = None,
 ) -> TensorRatio:
     """r of every sky.
 
@@ -42,9 +47,11 @@ def estimate_ratio(
         bandpowers: ``(nsky, nbin)``, cleaned.
         signal, offset: ``(nbin,)``.
         residual: ``(nbin,)`` power that the template is expected to leave, with ``prior`` its relative error.
+        scatter: skies whose scatter is the covariance, where it is not that of ``bandpowers``.
     """
-    count, bins = bandpowers.shape
-    covariance = np.cov(bandpowers.T)
+    skies = bandpowers if scatter is None else scatter
+    count, bins = skies.shape
+    covariance = np.cov(skies.T)
     if residual is not None:
         offset, covariance = offset + residual, covariance + prior**2 * np.outer(residual, residual)
     inverse = np.linalg.inv(covariance) * (count - bins - 2) / (count - 1)

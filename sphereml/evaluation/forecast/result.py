@@ -4,9 +4,12 @@ Schema: ``experiment``, ``frequencies`` (GHz), ``dust_scaling`` (uK_CMB per uK_R
 ``residual_prior``, ``notes``; ``surveys`` by name ``fsky``, ``noise`` (uK_CMB-arcmin), ``held_out`` (no pixel of it was
 trained on), ``bands`` (``lo``, ``hi``, half-open), ``tensor`` (BB bandpowers of r = 1) and ``lensing``, C_ell in
 uK_CMB^2, and ``templates``: by name and method (``explicit``, ``implicit``) ``amplitudes`` (one a frequency, mean),
-``left`` (BB beyond tensors and lensing, mean), ``expected`` (of it, from where the template learnt), and ``r``: a list
-with ``r``, ``plain`` and ``with_uncertainty``, each ``bias``, its standard ``error``, ``sigma`` as the likelihood
-states it, and the ``scatter`` of the skies.
+``left`` (BB beyond tensors and lensing, mean), ``expected`` (of it, from where the template learnt), ``measured`` (from
+the survey's own target), and ``r``: a list with ``r``, ``plain``, ``with_uncertainty`` and ``with_measured_residual``,
+each ``bias``, its standard ``error``, ``sigma`` as the likelihood states it, and the ``scatter`` of the skies.
+``contamination`` by model: ``strength`` of the CMB in the target, ``level`` that the survey scales the dust by, and by
+kind (``in_sample``, ``cross_fitted``) and method: ``control`` (as ``plain``), ``change`` and ``shared`` of r
+(:mod:`~sphereml.evaluation.forecast.contamination`), each ``mean`` and ``error``; ``amplitudes``, the control's too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sphereml.evaluation.protocol import Result
+
+# How what a template leaves is known where it is carried.
+CARRIED = ("with_uncertainty", "with_measured_residual")
 
 
 class ForecastResult(Result):
@@ -32,9 +38,18 @@ class ForecastResult(Result):
             for template, methods in entry["templates"].items():
                 for method, found in methods.items():
                     for one in found["r"]:
-                        carried = {f"{key}_with_uncertainty": x for key, x in one["with_uncertainty"].items()}
                         names = {"survey": survey, "template": template, "method": method, "r": one["r"]}
+                        carried = {f"{key}_{kind}": x for kind in CARRIED for key, x in one.get(kind, {}).items()}
                         yield names | one["plain"] | carried
+
+    def contamination_rows(self) -> list[dict[str, Any]]:
+        """A row a model, kind of template and method."""
+        return [
+            {"model": model, "strength": entry["strength"], "kind": kind, "method": method} | entry[kind][method]
+            for model, entry in self.content.get("contamination", {}).items()
+            for kind in ("in_sample", "cross_fitted")
+            for method in entry[kind]
+        ]
 
     def figures(self, folder: Path) -> list[Path]:
         from sphereml.plotting.forecast import ratio_biases

@@ -39,7 +39,7 @@ class LensingStudy(Study):
             _setting(group[0])({names[id(run)]: run for run in group}, self.options) for group in settings_of(self.runs)
         ]
 
-    def measure(self) -> LensingResult:
+    def _measure(self) -> LensingResult:
         """Measure everything that is not skipped.
 
         Raises:

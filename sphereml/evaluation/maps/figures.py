@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +50,23 @@ def draw_figures(drawing: Drawing, content: Mapping[str, Any], folder: Path) -> 
             values = {name: {band: scores.patches[name].bands[band]} for name in scores.shown}
             caption = f"{which}Each point is one held-out patch: a model's {band} against that of {against}."
             captioned[f"scatter_{band}"] = (band_scatter(values, against), caption)
-    return _write(captioned | _maps(drawing, scores), folder / "figures")
+    return write_figures(captioned | _maps(drawing, scores), folder / "figures")
 
 
 def _curves(scores: TargetScores, content: Mapping[str, Any], drawing: Drawing) -> dict[str, Figure]:
     power, unit = content["power"], drawing.sky.target_fields[0].unit
     first = next(iter(power.values()))
     ell, target = np.array(first["ell"]), {"target": (np.array(first["target"]), None)}
-    drawn = {"r_flat": _flat_curves(scores)} if len(_flat_ell(scores)) > 1 else {}
-    drawn["r_sphere"] = _sphere_curves(scores)
+    drawn = {"r_flat": flat_curves(scores, scores.shown)} if len(_flat_ell(scores)) > 1 else {}
+    drawn["r_sphere"] = sphere_curves(scores, scores.shown)
     for name, key in (("power", "prediction"), ("residual", "residual")) if len(ell) > 1 else ():
         curves = target | {model: (np.array(one[key]), None) for model, one in power.items()}
         drawn[name] = power_curves(ell, curves, unit, reference="target", title=f"{key}, test region")
     if len(ell) > 1:
         ratios = {name: (np.array(one["transfer"]), np.array(one["transfer_sem"])) for name, one in power.items()}
         drawn["transfer"] = ratio_curves(ell, ratios, r"transfer function $C^{tp}_\ell / C^{tt}_\ell$")
-    curves = {name: one["curves"] for name, one in content["training"].items() if one["curves"]["train_loss"]["epoch"]}
+    trained = {name: content["training"][name]["curves"] for name in scores.firsts}
+    curves = {name: one for name, one in trained.items() if one["train_loss"]["epoch"]}
     if curves:
         drawn["training"] = loss_curves(curves)
     drawn["latitude"] = latitude_points(content["latitude"], "r50")
@@ -99,11 +100,11 @@ def _maps(drawing: Drawing, scores: TargetScores) -> Drawn:
 
 def _networks(scores: TargetScores) -> list[str]:
     """Models whose maps are shown: all networks, or the first model where there is none."""
-    models = [name for name in scores.facts if name not in scores.groups]
+    models = scores.firsts
     return [name for name in models if scores.facts[name]["domain"] != "none"] or models[:1]
 
 
-def _write(drawn: Drawn, folder: Path) -> list[Path]:
+def write_figures(drawn: Drawn, folder: Path) -> list[Path]:
     """The pictures, their captions, and curves to switch, in place of those of an earlier comparison."""
     captions = {name: caption for name, (_, caption) in drawn.items()}
     for old in (*folder.glob("*.png"), *folder.glob("dark/*.png")):
@@ -121,25 +122,35 @@ def _flat_ell(scores: TargetScores) -> np.ndarray:
     return next(iter(scores.patches.values())).ell
 
 
-def _flat_curves(scores: TargetScores) -> Figure:
+def flat_curves(scores: TargetScores, models: Sequence[str]) -> Figure:
+    """Mean r(ell) of the held-out patches."""
     block = scores.held_out.test.block
-    curves = {name: block_jackknife(scores.patches[name].binned, block) for name in scores.shown}
+    curves = {name: block_jackknife(scores.patches[name].binned, block) for name in models}
     bands = {name: band for name, band in scores.held_out.bands.items() if name != "r_low"}
     return correlation_curves(_flat_ell(scores), curves, bands, "held-out flat patches")
 
 
-def _sphere_curves(scores: TargetScores, width: int = 10) -> Figure:
+def sphere_curves(scores: TargetScores, models: Sequence[str], width: int = 10) -> Figure:
     """r_ell averaged over bins of ``width`` multipoles from ell = 2 up."""
-    binned = {name: scores.sphere[name]["test"].binned(width) for name in scores.shown}
+    binned = {name: scores.sphere[name]["test"].binned(width) for name in models}
     curves = {name: (mean, sem) for name, (_, mean, sem) in binned.items()}
     ell = next(iter(binned.values()))[0]
     return correlation_curves(ell, curves, dict(scores.held_out.bands), "sphere, test region")
 
 
 def _patch_figure(drawing: Drawing, scores: TargetScores) -> Figure:
-    """The patch with the median correlation of the last model, so that the example is neither best nor worst."""
-    last = scores.patches[list(drawing.patches)[-1]].bands["r50"]
-    chosen = int(np.argsort(last)[len(last) // 2])
-    images = [drawing.targets[chosen, ..., 0], *(values[chosen, ..., 0] for values in drawing.patches.values())]
+    """The patch with the median correlation of the last model, so that the example is neither best nor worst.
+
+    Of models that differ in their seed alone the first is shown.
+    """
+    models = scores.firsts
+    chosen = median_patch(scores, models[-1])
+    images = [drawing.targets[chosen, ..., 0], *(drawing.patches[name][chosen, ..., 0] for name in models)]
     width = scores.held_out.test.patch.extent
-    return patch_row(images, ["target", *drawing.patches], drawing.sky.target_fields[0].unit, width_deg=width)
+    return patch_row(images, ["target", *models], drawing.sky.target_fields[0].unit, width_deg=width)
+
+
+def median_patch(scores: TargetScores, model: str) -> int:
+    """The patch on which the model's r50 is its median."""
+    values = scores.patches[model].bands["r50"]
+    return int(np.argsort(values)[len(values) // 2])

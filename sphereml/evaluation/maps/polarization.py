@@ -10,8 +10,8 @@ count as periodic, the window falls to zero over a tenth of a side.
 What a template leaves, ``left_ee`` and ``left_bb``, is measured on the truth: one ``amplitude`` for Q and U is fitted
 (:mod:`sphereml.templates.polarization`) and the template subtracted; 1 where nothing was gained.
 
-Angles are those of polarization; their residual is the mean of ``|difference|``, 45 degrees by chance, in the quarters
-of the polarization fraction (of the polarized intensity where no intensity is known).
+Angles are those of polarization; their residual is the mean of ``|difference|``, 45 degrees by chance and where nothing
+is predicted, in the quarters of the polarization fraction (of the polarized intensity where no intensity is known).
 """
 
 from __future__ import annotations
@@ -175,6 +175,6 @@ def _mean(images: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
 
 
 def _angle_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``|difference|`` of the polarization angles of ``(n, 2)``, degrees in [0, 90]."""
+    """``|difference|`` of the polarization angles of ``(n, 2)``, degrees in [0, 90]; 45 where one has none."""
     product = (a[:, 0] + 1j * a[:, 1]) * (b[:, 0] - 1j * b[:, 1])
-    return np.asarray(np.degrees(np.abs(np.angle(product))) / 2)
+    return np.where(product == 0, 45.0, np.degrees(np.abs(np.angle(product))) / 2)

@@ -38,9 +38,8 @@ def write_report(comparison: Comparison, folder: Path | str, home: Path | None =
         UserError: a figure is no PNG, or the folder cannot be written.
     """
     folder = Path(folder)
-    page = render(
-        comparison.content, _figures(folder / "figures"), _files(comparison.content, (folder, home or folder))
-    )
+    content = comparison.content
+    page = render(content, captioned_figures(folder / "figures", _REMAKE), _files(content, (folder, home or folder)))
     return write_atomically(folder / "report.html", page.encode())
 
 
@@ -89,13 +88,14 @@ def _files(comparison: Mapping[str, Any], folders: Iterable[Path]) -> dict[str, 
     return links(folders, names)
 
 
-def _figures(folder: Path) -> list[dict[str, Any]]:
+def captioned_figures(folder: Path, mend: str) -> list[dict[str, Any]]:
+    """Pictures of a folder with their captions, in the order of these; raises UserError where one is damaged."""
     captions, curves = _texts(folder / "captions.json"), _texts(folder / "curves.json")
     order = {name: index for index, name in enumerate(captions)}
     paths = sorted(folder.glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.name))
     texts = {path: captions.get(path.stem, path.stem.replace("_", " ")) for path in paths}
     return [
-        picture(path, _REMAKE)
+        picture(path, mend)
         | {"name": path.stem, "caption": text, "alt": text, "svg": Markup(curves.get(path.stem, ""))}
         for path, text in texts.items()
     ]

@@ -144,6 +144,12 @@ class TargetScores:
         models = [name for name in self.patches if name not in self.groups]
         return list(dict.fromkeys(group_of.get(name, name) for name in models))
 
+    @property
+    def firsts(self) -> list[str]:
+        """Every model, and the first of those that differ in their seed: whose maps are shown."""
+        later = {member for members in self.groups.values() for member in members[1:]}
+        return [name for name in self.facts if name not in self.groups and name not in later]
+
     def to_json(self) -> dict[str, Any]:
         """``models``, ``groups``, ``paired``, ``paired_sphere``, ``best`` and ``spectra`` of ``comparison.json``."""
         models = [name for name in self.patches if name not in self.groups]

@@ -132,7 +132,7 @@ class MapStudy(Study):
             raise UserError(what, "lower bands.r50")
         return bands
 
-    def measure(self) -> Comparison:
+    def _measure(self) -> Comparison:
         """Score every run on every target field."""
         frames, patch, fields = self.held_out.test.frames, self.task.patch, self.sky.target_fields
         spheres = {self.names[run.folder]: self.predict(run).values for run in self.runs}

@@ -14,10 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from sphereml.evaluation.maps.patches import PATCH_BANDS
+from sphereml.evaluation.maps.ranking import CLEAR
 from sphereml.evaluation.maps.scores import TargetScores
 from sphereml.evaluation.statistics import PairedDifference, paired
-
-_CLEAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _holds(claim: Claim, found: Mapping[str, PairedDifference]) -> bool | None:
     if claim.relation == "steeper":
         return found["r150"].mean > found["r50"].mean if len(found) == 2 else None
     if claim.relation == "above":
-        return all(one > _CLEAR for one in sigmas)
+        return all(one > CLEAR for one in sigmas)
     if claim.relation == "not above":
-        return not any(one > _CLEAR for one in sigmas)
-    return all(abs(one) <= _CLEAR for one in sigmas)
+        return not any(one > CLEAR for one in sigmas)
+    return all(abs(one) <= CLEAR for one in sigmas)

@@ -22,11 +22,8 @@ def measure_cost(network: NetworkSeeds, held_out: HeldOutSky) -> dict[str, Any]:
     predictor, task = network.predictors[0], network.task
     pixel = held_out.sky.grid.pixel_area if network.domain == "sphere" else task.patch.step**2
     size, source = task.config.training.batch_size, task.sources(predictor.scaling)["train"]
-    model, loss = (
-        task.network(predictor.scaling, held_out.sky.grid.nside).to(predictor.device),
-        task.loss(predictor.scaling),
-    )
-    seconds, batch = [], source.batch(0, size, predictor.device)
+    model = task.network(predictor.scaling, held_out.sky.grid.nside).to(predictor.device)
+    loss, seconds = task.loss(predictor.scaling), []
     for step in range(_STEPS):
         started = time.process_time()
         batch = source.batch(step, size, predictor.device)

@@ -102,11 +102,8 @@ class SphereOnlyResult(Result):
         lines = []
         for name, own in found.items():
             errors = [spelt(own[third]["error"]) for third in ("centre", "middle", "outer")]
-            r = [
-                spelt(own[third]["r"].get(band, {}).get("difference", {}), 4)
-                for band in bands
-                for third in ("centre", "outer")
-            ]
+            scores = [own[third]["r"].get(band, {}) for band in bands for third in ("centre", "outer")]
+            r = [spelt(one.get("difference", {}), 4) for one in scores]
             lines.append([name, *errors, spelt(own["outer_over_centre"]), *r])
         return "thirds of the patch: squared error over the sphere's; r less the sphere's", ["model", *headings], lines
 
@@ -136,7 +133,7 @@ class SphereOnlyResult(Result):
 
     def _cost(self, found: Mapping[str, Any]) -> Table:
         lines = [
-            [name, *(number(own[key]) for key in ("train", "predict")), number(own["square_degrees"], 0)]
+            [name, *(number(own[key], 4) for key in ("train", "predict")), number(own["square_degrees"], 0)]
             for name, own in found.items()
         ]
         headings = ["model", "training step", "prediction", "square degrees a step"]
@@ -144,10 +141,11 @@ class SphereOnlyResult(Result):
 
 
 def _listed(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    lines = [[name, spelt(own), number(own["spread"]), str(own["pixels"])] for name, own in found.items()]
-    return ["place", "ratio", "spread of seeds", "pixels"], lines
+    return ["place", "ratio", "pixels"], [[name, spelt(own), str(own["pixels"])] for name, own in found.items()]
 
 
 def spelt(estimate: Mapping[str, Any], digits: int = 3) -> str:
-    """An estimate with its error over blocks."""
-    return f"{number(estimate.get('mean'), digits)} ± {number(estimate.get('sem'), digits)}"
+    """An estimate with its error over blocks, and in brackets its spread over seeds where there are several."""
+    spread = estimate.get("spread")
+    seeds = "" if spread is None else f" [{number(spread, digits)}]"
+    return f"{number(estimate.get('mean'), digits)} ± {number(estimate.get('sem'), digits)}{seeds}"

@@ -29,7 +29,10 @@ _BELTS = 3
 
 
 class SphereOnlyStudy(Study):
-    """One spherical network, flat ones of any patches, and closed forms; runs of one name differ in their seed."""
+    """Spherical networks, the first of which flat ones of any patches are held to, and closed forms.
+
+    Runs of one name differ in their seed.
+    """
 
     sections = ("spectra", "thirds", "seams", "latitude", "places", "edge", "cost")
     result: ClassVar[type[Result]] = SphereOnlyResult
@@ -40,9 +43,9 @@ class SphereOnlyStudy(Study):
             domain: list(dict.fromkeys(one.model.name for one in configs if one.model.domain == domain))
             for domain in ("sphere", "flat", "none")
         }
-        if len(names["sphere"]) != 1 or not names["flat"] or not names["none"]:
+        if not all(names.values()):
             what = ", ".join(f"{len(found)} of domain {domain}" for domain, found in names.items())
-            raise UserError(what, "give one on the sphere, one or more on patches, and a closed form to compare with")
+            raise UserError(what, "give a network on the sphere, one on patches, and a closed form to compare with")
         first = configs[0]
         for one in configs:
             if (one.task, one.data, one.split) != (first.task, first.data, first.split):
@@ -84,7 +87,7 @@ class SphereOnlyStudy(Study):
     def bands(self) -> Bands:
         return resolved_bands(self.runs[0].config.bands, self.held_out.sky.grid.nside)
 
-    def measure(self) -> SphereOnlyResult:
+    def _measure(self) -> SphereOnlyResult:
         """Measure every section that is not skipped; raises UserError as the predictions do."""
         content: dict[str, Any] = {
             "experiment": self.runs[0].config.name,
@@ -116,13 +119,8 @@ class SphereOnlyStudy(Study):
             intensity = self.held_out.sky.intensity
             intensity = np.zeros(len(target), np.float32) if intensity is None else intensity
             region = PolarizedRegion(target, intensity, mask, self.bands, blocks)
-            return dict(
-                zip(
-                    one.parity_names,
-                    map(list, zip(*(region.score(v)[0] for v in network.maps), strict=True)),
-                    strict=True,
-                )
-            )
+            pairs = [region.score(values)[0] for values in network.maps]
+            return {name: [pair[i] for pair in pairs] for i, name in enumerate(one.parity_names)}
         return {
             name: [score_sphere(v[:, i], target[:, i], mask, self.bands, blocks) for v in network.maps]
             for i, name in enumerate(one.column_names)
@@ -180,7 +178,7 @@ def _facts(network: NetworkSeeds) -> dict[str, Any]:
 
 
 NOTES = [
-    "Errors leave out one block of sky at a time; spread is the standard deviation over seeds of the training.",
+    "Errors leave out one block of sky at a time; in brackets the standard deviation over seeds of the training.",
     "Thirds of a patch, seams: squared error of a flat network over that of the spherical one on the same pixels.",
     "Places: squared error of the spherical network while pixels of sky lie in a place of the grid, over that of the "
     "same pixels while they lie elsewhere, over eight random turns of the sky; control: the baseline's.",
