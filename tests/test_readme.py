@@ -161,7 +161,7 @@ def test_the_first_hour_on_maps_of_ones_own(tmp_path):
         words = shlex.split(line)[1:]
         assert main([*words, *SHORT, *coarse] if words[0] == "train" else words) == 0
         done.append(words[0])
-    assert done == ["config", "train", "compare", "predict", "marginalize"]
+    assert done == ["config", "train", "predict", "compare", "marginalize"]
     assert healpy.read_map(tmp_path / "runs/mine/templates/unet_sphere_plain.fits").shape == (12 * 32**2,)
     assert (tmp_path / "marginalized" / "cleaned.fits").is_file()
 
