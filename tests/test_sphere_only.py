@@ -13,14 +13,14 @@ from sphereml.data.store import Sky
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.patches import TestPatches as HeldOutPatches
 from sphereml.evaluation.protocol import load_result
-from sphereml.evaluation.sphere_only.patches import compare_modes, compare_places, seams, third_errors, thirds
+from sphereml.evaluation.sphere_only.patches import compare_modes, compare_places, seams, thirds
 from sphereml.evaluation.sphere_only.places import compare_turns, grid_places, random_angles, turned_sky
-from sphereml.evaluation.sphere_only.ratios import double_ratio, estimate, ratio
+from sphereml.evaluation.sphere_only.ratios import estimate, ratio
 from sphereml.evaluation.sphere_only.study import SphereOnlyStudy
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.rotation import rotation_matrix
 from sphereml.patches.gnomonic import GnomonicPatch
-from sphereml.patches.stitching import best_patches, fewest_frames
+from sphereml.patches.stitching import best_patches, covered_by_thirds, fewest_frames, stitch_stream
 from sphereml.sky.fields import Field
 from sphereml.sky.grid import HealpixGrid
 
@@ -58,18 +58,21 @@ def test_thirds_are_of_the_area():
 
 @pytest.mark.parametrize("planted", [1.0, 1.5])
 def test_an_error_in_the_outer_third_is_found_there(planted: float):
-    count = 64
+    """By single modes of patches, and by one patch a pixel on the sphere."""
+    count, zones = 64, thirds(PATCH)[None] == np.arange(3)[:, None, None]
     test = HeldOutPatches(PATCH, np.zeros((count, 3, 3)), np.ones((count, 20, 20)), np.arange(count) // 4)
-    zones = thirds(PATCH)[None] == np.arange(3)[:, None, None]
     true, error = noise(count, 20, 20, 1, seed=1), 0.3 * noise(2, count, 20, 20, 1, seed=2)
     sphere = [true + 0.3 * noise(count, 20, 20, 1, seed=3)]
     flat = list(true + error * np.where(zones[2], planted, 1.0)[..., None])
-    own, other = third_errors(flat, true, test, zones), third_errors(sphere, true, test, zones)[:, 0]
-    outer = estimate(double_ratio, [own[2], other[2], own[0], other[0]], test.block)
-    assert abs(outer["mean"] - planted**2) < 3 * outer["sem"] < 0.3
-    assert is_one(estimate(ratio, [own[0], other[0]], test.block))
     lost = [compare_modes(flat, sphere, true, test, zone, Bands(r50=(23, 100)))["r50"]["difference"] for zone in zones]
     assert abs(lost[0]["sigmas"]) < 3 and (lost[2]["sigmas"] < -3) == (planted > 1)
+    frames = fewest_frames(GnomonicPatch(32, 46.8))[:60]
+    stepped = np.where(thirds(GnomonicPatch(32, 46.8)) == 2, planted, 1.0)[None].repeat(len(frames), axis=0)
+    covered = covered_by_thirds(frames, GnomonicPatch(32, 46.8), GRID)
+    found = [stitch_stream([(stepped, frames)], GnomonicPatch(32, 46.8), GRID, None, third).map for third in range(3)]
+    means = [float(one[here].mean()) for one, here in zip(found, covered, strict=True)]
+    assert means[0] == pytest.approx(1, abs=1e-3) and means[2] == pytest.approx(planted, abs=0.1)
+    assert not found[0][~covered[0]].any()
 
 
 def test_an_error_along_seams_is_found_there():

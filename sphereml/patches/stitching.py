@@ -49,6 +49,21 @@ def patch_weight(patch: ProjectedPatch, column: np.ndarray, row: np.ndarray) -> 
     return taper[0] * taper[1]
 
 
+def third_of_area(patch: ProjectedPatch, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Third of a patch's area at image coordinates: a square about its centre (0), a frame, the outermost one (2)."""
+    reach = np.maximum(np.abs(column - patch.middle), np.abs(row - patch.middle)) / (patch.size / 2)
+    return np.minimum((3 * reach**2).astype(int), 2)
+
+
+def covered_by_thirds(frames: np.ndarray, patch: ProjectedPatch, grid: HealpixGrid) -> np.ndarray:
+    """Pixels that lie in the central, middle and outer third of at least one patch, bool ``(3, npix)``."""
+    covered = np.zeros((3, grid.npix), dtype=bool)
+    for frame in frames:
+        pixels, column, row = _pixels_inside(patch, frame, grid)
+        covered[third_of_area(patch, column, row), pixels] = True
+    return covered
+
+
 def covering_frames(nside_centres: int, patch: ProjectedPatch) -> np.ndarray:
     """Frames of patches centred on the HEALPix pixels of ``nside_centres``, that cover the sphere.
 
@@ -103,12 +118,20 @@ class Stitcher:
         grid: grid of the stitched map.
         spins: of the fields in the order of their columns, which turn from the patches' axes into the meridian's
             frames; None: scalars.
+        third: in place of the weighted mean, the value of the first patch that has a pixel in this third of its area.
     """
 
-    def __init__(self, patch: ProjectedPatch, grid: HealpixGrid, spins: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        patch: ProjectedPatch,
+        grid: HealpixGrid,
+        spins: Sequence[int] | None = None,
+        third: int | None = None,
+    ) -> None:
         self.patch = patch
         self.grid = grid
         self.spins = spins
+        self.third = third
         self._weight = np.zeros(grid.npix)
         self._overlap = np.zeros(grid.npix, dtype=bool)
         self._mean: np.ndarray | None = None
@@ -155,6 +178,9 @@ class Stitcher:
         assert self._mean is not None and self._spread is not None
         pixels, column, row = _pixels_inside(self.patch, frame, self.grid)
         weight = patch_weight(self.patch, column, row)
+        if self.third is not None:
+            chosen = (third_of_area(self.patch, column, row) == self.third) & (self._weight[pixels] == 0)
+            weight = chosen.astype(np.float64)
         values = _spline_values(image, column, row)
         if self.spins is not None and any(self.spins):
             vectors = np.stack(healpy.pix2vec(self.grid.nside, pixels, nest=True), axis=-1)
@@ -186,12 +212,13 @@ def stitch_stream(
     patch: ProjectedPatch,
     grid: HealpixGrid,
     spins: Sequence[int] | None = None,
+    third: int | None = None,
 ) -> Stitched:
-    """Stitch batches of ``(values, frames)`` as they come, e.g. from a network."""
-    stitcher = Stitcher(patch, grid, spins)
+    """Stitch batches of ``(values, frames)`` as they come, e.g. from a network; of a third, 0 where no patch has it."""
+    stitcher = Stitcher(patch, grid, spins, third)
     for values, frames in batches:
         stitcher.add(values, frames)
-    return stitcher.result()
+    return stitcher.result(None if third is None else 0.0)
 
 
 def _pixels_inside(

@@ -123,11 +123,15 @@ class Predictor:
         output = self.network(there.features, there.domain)
         return self._finite(self.scaling.restore(self.task.combine(there, output, self.scaling)).cpu())
 
-    def sphere(self, sky: ReadableSky | None = None, kept: FinishedPieces | None = None) -> Prediction:
+    def sphere(
+        self, sky: ReadableSky | None = None, kept: FinishedPieces | None = None, third: int | None = None
+    ) -> Prediction:
         """The full-sky prediction from a sky, or from the one that the run was trained on.
 
         Args:
             kept: finished pieces of the same prediction; those that are there are not made again.
+            third: of a flat network, not the mean of overlapping patches but one patch a pixel, which has it in this
+                third of its area (:class:`~sphereml.patches.stitching.Stitcher`); the first guess where none has.
 
         Raises:
             UserError: the task has no full sky, the network does not fit the sky, or the training had diverged.
@@ -136,7 +140,7 @@ class Predictor:
         started = time.monotonic()
         read, grid = self._maps.column_reader(sky, self.scaling), sky.grid
         if self.run.config.model.domain == "flat":
-            values, seam = self._stitched(read, grid, kept)
+            values, seam = self._stitched(read, grid, kept, third)
         else:
             values, seam = self._tiled(read, grid, kept), None
         return Prediction(values, seam, time.monotonic() - started)
@@ -220,7 +224,9 @@ class Predictor:
 
         return self._joined(tiles, predict, kept)
 
-    def _stitched(self, read: _Reader, grid: HealpixGrid, kept: FinishedPieces) -> tuple[np.ndarray, float]:
+    def _stitched(
+        self, read: _Reader, grid: HealpixGrid, kept: FinishedPieces, third: int | None
+    ) -> tuple[np.ndarray, float]:
         """A flat network's prediction on every pixel ``(npix, O)``, its output stitched from patches, and the seam."""
         patch = self._maps.patch
 
@@ -232,7 +238,7 @@ class Predictor:
                 yield kept.get(f"patches-{index}", partial(output, frames)), frames
 
         spins = self._maps.channels(self.scaling)[1].spins
-        stitched = stitch_stream(outputs(), patch, grid, spins)
+        stitched = stitch_stream(outputs(), patch, grid, spins, third)
 
         def predict(tile: Region, _: Region) -> np.ndarray:
             columns = read(tile.pixels)

@@ -1,8 +1,9 @@
 """Flat networks against the spherical one on the very same pixels: by thirds of the patch, and along the seams.
 
-Conventions: thirds are of the patch's area, squares about its centre (0), a frame around these (1) and the outermost
-one (2), so that a third near the border is one to all four sides.  Errors are squared, summed over pixels, and given
-over the spherical network's.  A seam of a stitched map lies between pixels in which different patches weigh most.
+Conventions: thirds are of the patch's area (:func:`~sphereml.patches.stitching.third_of_area`).  Errors are squared,
+summed over pixels of the sphere, and given over the spherical network's there; nothing is resampled for them.  Single
+modes' r is that of patches, onto which the spherical network's map and the target are interpolated alike: it is to be
+compared between thirds.  A seam of a stitched map lies between pixels in which different patches weigh most.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ import numpy as np
 import torch
 
 from sphereml.evaluation.maps.patches import PATCH_BANDS, TestPatches, draw_test_patches
-from sphereml.evaluation.sphere_only.networks import HeldOutSky, NetworkSeeds, squared_error
+from sphereml.evaluation.sphere_only.networks import HeldOutSky, NetworkSeeds
 from sphereml.evaluation.sphere_only.ratios import double_ratio, estimate, ratio
 from sphereml.evaluation.statistics import paired
 from sphereml.harmonics.bands import Bands
 from sphereml.harmonics.flat import FlatModes
+from sphereml.patches.projection import ProjectedPatch
 from sphereml.patches.sampling import sample_patches
-from sphereml.patches.stitching import best_patches, fewest_frames
+from sphereml.patches.stitching import best_patches, covered_by_thirds, fewest_frames, third_of_area
 from sphereml.sky.grid import HealpixGrid
-from sphereml.sky.plane import SquareGrid
 
 THIRDS = ("centre", "middle", "outer")
 # r of a third is taken on patches of which the test region holds at least this share of it.
 _LEAST_SHARE = 0.5
 
 
-def thirds(patch: SquareGrid) -> np.ndarray:
+def thirds(patch: ProjectedPatch) -> np.ndarray:
     """Third of the area in which each pixel's centre lies, 0 to 2, int ``(size, size)``."""
-    reach = np.maximum(*np.abs(patch.offsets())) / (patch.size * patch.step / 2)
-    return np.minimum((3 * reach**2).astype(int), 2)
+    row, column = np.indices((patch.size, patch.size))
+    return third_of_area(patch, column, row)
 
 
 def measure_thirds(flat: NetworkSeeds, sphere: NetworkSeeds, held_out: HeldOutSky, bands: Bands) -> dict[str, Any]:
@@ -48,30 +49,34 @@ def measure_thirds(flat: NetworkSeeds, sphere: NetworkSeeds, held_out: HeldOutSk
     def cut(values: np.ndarray) -> np.ndarray:
         return sample_patches(values, test.frames, test.patch, held_out.spins)
 
-    true = cut(held_out.sky.targets)
     own = [
         predictor.patches(test.frames, values, held_out.sky)
         for predictor, values in zip(flat.predictors, flat.maps, strict=True)
     ]
-    other = [cut(values) for values in sphere.maps]
-    zones = thirds(test.patch)[None] == np.arange(3)[:, None, None]
-    sums = [third_errors(one, true, test, zones) for one in (own, other)]
-    (centre, _, outer), (sphere_centre, _, sphere_outer) = sums[0], sums[1].mean(axis=1)
+    other, true = [cut(values) for values in sphere.maps], cut(held_out.sky.targets)
     found: dict[str, Any] = {
-        name: {
-            "error": estimate(ratio, [flat_sum, sphere_sum], test.block),
-            "r": compare_modes(own, other, true, test, zone, bands),
-        }
-        for name, zone, flat_sum, sphere_sum in zip(THIRDS, zones, sums[0], sums[1].mean(axis=1), strict=True)
+        name: {"r": compare_modes(own, other, true, test, thirds(test.patch) == third, bands)}
+        for third, name in enumerate(THIRDS)
     }
-    edge = estimate(double_ratio, [outer, sphere_outer, centre, sphere_centre], test.block)
-    return found | {"outer_over_centre": edge}
+    for name, error in third_errors(flat, sphere, held_out).items():
+        found.setdefault(name, {}).update(error)
+    return found
 
 
-def third_errors(values: Sequence[np.ndarray], true: np.ndarray, test: TestPatches, zones: np.ndarray) -> np.ndarray:
-    """Squared errors of patches ``(n, size, size, columns)``, one a seed, by zone: ``(zone, seed, n)``."""
-    errors = np.stack([squared_error(one, true) * test.window for one in values])
-    return np.einsum("knij,zij->zkn", errors, zones.astype(np.float64))
+def third_errors(flat: NetworkSeeds, sphere: NetworkSeeds, held_out: HeldOutSky) -> dict[str, dict[str, Any]]:
+    """``error`` by third, on the pixels of the sphere that some patch has there, one patch a pixel; the outer third's
+    over the centre's where patches have a pixel in both."""
+    patch, blocks = flat.task.patch, held_out.blocks
+    covered = covered_by_thirds(fewest_frames(patch), patch, held_out.sky.grid) & held_out.split.test
+    own = [
+        held_out.squared_errors([one.sphere(held_out.sky, third=third).values for one in flat.predictors])
+        for third in range(3)
+    ]
+    other, both = held_out.squared_errors(sphere.maps).mean(axis=0), covered[0] & covered[2]
+    return {
+        name: {"error": estimate(ratio, [errors[:, here], other[here]], blocks[here])}
+        for name, errors, here in zip(THIRDS, own, covered, strict=True)
+    } | {"outer_over_centre": estimate(ratio, [own[2][:, both], own[0][:, both]], blocks[both])}
 
 
 def compare_modes(

@@ -179,7 +179,8 @@ def _facts(network: NetworkSeeds) -> dict[str, Any]:
 
 NOTES = [
     "Errors leave out one block of sky at a time; in brackets the standard deviation over seeds of the training.",
-    "Thirds of a patch, seams: squared error of a flat network over that of the spherical one on the same pixels.",
+    "Thirds of a patch, seams: squared error of a flat network over that of the spherical one on the same pixels of "
+    "the sphere; thirds of one patch a pixel, seams of the stitched map.",
     "Places: squared error of the spherical network while pixels of sky lie in a place of the grid, over that of the "
     "same pixels while they lie elsewhere, over eight random turns of the sky; control: the baseline's.",
     "Edge: error where the network is shown the test region alone, over that with the whole sky, by pixels from there.",
