@@ -27,7 +27,7 @@ test-slow: $(VENV)/.cluster-installed
 	@$(BIN)/python -m pytest -m slow
 
 $(VENV)/.cluster-installed: $(VENV)/.installed
-	@$(PIP) install --no-compile --constraint constraints.txt --editable '.[cluster]'
+	@$(PIP) install --no-compile --constraint constraints.txt --editable '.[cluster,sweep]'
 	@touch $@
 
 docs: $(VENV)/.docs-installed

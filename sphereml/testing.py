@@ -30,6 +30,15 @@ from sphereml.sky.grid import HealpixGrid
 from sphereml.sky.interpolation import sample
 from sphereml.sky.tangent import LocalFrames
 
+__all__ = [
+    "Symmetry",
+    "TurnedSky",
+    "assert_equivariant",
+    "assert_frame_free",
+    "interpolation_floor",
+    "network_function",
+    "rotation_error",
+]
 MapFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -38,6 +47,11 @@ class Symmetry:
     """A symmetry of the HEALPix grid: mirrors first, then ``quarter_turns`` rotations by 90 degrees about z (east).
 
     ``mirror_lon`` takes longitude to minus longitude, ``mirror_lat`` latitude to minus latitude.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> sm.testing.Symmetry(mirror_lat=True).move(np.arange(12.0)[:, None], 1)[:, 0].tolist()
+        [8.0, 9.0, 10.0, 11.0, 4.0, 5.0, 6.0, 7.0, 0.0, 1.0, 2.0, 3.0]
     """
 
     quarter_turns: int = 0
@@ -140,7 +154,14 @@ def _turned_frames(nside: int, seed: int) -> LocalFrames:
 
 @dataclass(frozen=True)
 class TurnedSky(HealpixSky):
-    """A sphere, or a part of it, each of whose pixels' frames is turned by a random angle, at every resolution."""
+    """A sphere, or a part of it, each of whose pixels' frames is turned by a random angle, at every resolution.
+
+    Example:
+        >>> import sphereml as sm, torch
+        >>> scalar_and_qu = sm.Channels(even=1, spin2=1)
+        >>> sm.testing.TurnedSky(4).seen(torch.ones(1, 192, 3), scalar_and_qu)[..., 0].unique().tolist()
+        [1.0]
+    """
 
     seed: int = 0
 
@@ -168,10 +189,17 @@ def assert_frame_free(
 ) -> None:
     """Check that frames are but names: turned by any angles, scalar outputs stay and spins turn by just these angles.
 
-    In float64, on white noise.  Put the network in ``eval()`` mode first; it is called as ``network(x, domain)``.
+    In float64, on white noise.  Put the network in ``eval()`` mode first; it is called as ``network(x, domain)`` with
+    ``(1, npix, columns)``.
 
     Raises:
         AssertionError: the deviation is larger than the tolerance, in units of the output's standard deviation.
+
+    Example:
+        >>> import sphereml as sm
+        >>> sky, qu = sm.HealpixSky(4), sm.Channels(spin2=1)
+        >>> network = sm.UNet(sky, qu, 1, depth=1, width=4, stencil="spin").eval()
+        >>> sm.testing.assert_frame_free(network, sky, qu, 1)
     """
     network, own, other = network.double(), Channels.of(channels), Channels.of(channels_out)
     turned = TurnedSky(domain.nside, domain.coarse_pixels, domain.coarse_nside)
@@ -204,6 +232,12 @@ def rotation_error(
         channels, channels_out: of the maps; None: even scalars.
     Returns:
         ``(2 nside + 1,)``.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> alm = sm.SHT(nside=8, lmax=16).analysis(np.random.default_rng(0).normal(size=768))[None]
+        >>> bool(sm.testing.rotation_error(lambda maps: 2 * maps, alm, 8, (0.1, 0.2, 0.3))[2:].max() < 1e-4)
+        True
     """
     lmax, own = HealpixGrid(nside).safe_lmax, Channels.of(len(alm) if channels is None else channels)
 
@@ -218,7 +252,14 @@ def rotation_error(
 def interpolation_floor(
     alm: np.ndarray, nside: int, angles: tuple[float, float, float], channels: int | Channels | None = None
 ) -> np.ndarray:
-    """What bilinear interpolation at turned directions errs by, as in :func:`rotation_error`; spins turn along."""
+    """What bilinear interpolation at turned directions errs by, as in :func:`rotation_error`; spins turn along.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> alm = sm.SHT(nside=8, lmax=16).analysis(np.random.default_rng(0).normal(size=768))[None]
+        >>> sm.testing.interpolation_floor(alm, 8, (0.1, 0.2, 0.3)).shape
+        (17,)
+    """
     lmax, own = HealpixGrid(nside).safe_lmax, Channels.of(len(alm) if channels is None else channels)
     matrix = rotation_matrix(angles)
     _, south, _ = LocalFrames(nside).basis(np.arange(HealpixGrid(nside).npix))
@@ -232,6 +273,12 @@ def network_function(network: nn.Module, nside: int, dtype: torch.dtype = torch.
     """A network called as ``network(x, domain)`` as a function of numpy maps ``(npix, nchan)`` on the whole sphere.
 
     Put the network in ``eval()`` mode first: dropout is not deterministic.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> network = sm.UNet(sm.HealpixSky(4), 2, 1, depth=1, width=4).eval()
+        >>> sm.testing.network_function(network, 4)(np.zeros((192, 2))).shape
+        (192, 1)
     """
     domain = HealpixSky(nside)
 

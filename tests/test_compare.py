@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import healpy
 import numpy as np
@@ -15,7 +16,7 @@ from sphereml.data.split_files import Split
 from sphereml.data.store import Sky, column
 from sphereml.errors import UserError
 from sphereml.evaluation.maps.scores import ScalarTruth, TargetScores
-from sphereml.evaluation.maps.sphere import score_sphere
+from sphereml.evaluation.maps.sphere import JackknifeMasks, score_sphere
 from sphereml.evaluation.maps.study import MapStudy
 from sphereml.evaluation.protocol import StudyOptions, load_result
 from sphereml.harmonics.bands import Bands
@@ -132,6 +133,16 @@ def test_no_standard_error_from_one_block(data, demo):
         score_sphere(sky.target, sky.target, block, Bands(r50=(15, 60)), block_nside=1)
     with pytest.raises(UserError, match="block_nside=64"):
         score_sphere(sky.target, sky.target, np.ones(sky.grid.npix), Bands(r50=(15, 60)), block_nside=64)
+
+
+def test_a_jackknife_holds_one_mask_at_a_time():
+    masks = JackknifeMasks.of(np.ones(HealpixGrid(32).npix), 2)
+    tracemalloc.start()
+    squares = masks.mean_squares
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(squares, [1, 1, *[47 / 48] * 48])
+    assert peak < 5 * masks.whole.nbytes
 
 
 def test_bands_beyond_the_map_are_said(comparison):

@@ -214,7 +214,18 @@ ROWS = {
 }
 
 
-FIGURES = ("patch", "patch_residual", "joint_flat", "joint_sphere", "r_sphere", "r_flat", "gain", "lambda", "weights")
+FIGURES = (
+    "patch",
+    "patch_residual",
+    "joint_flat",
+    "joint_sphere",
+    "r_sphere",
+    "r_flat",
+    "gain",
+    "lambda_flat",
+    "lambda_sphere",
+    "weights",
+)
 LINES = [*DEMO, "models=[integrated,linear,unet_flat]"]
 
 

@@ -53,7 +53,7 @@ def scores(predictor: Predictor, sky: Sky, region: np.ndarray, blocks: np.ndarra
     mask = apodize(region, sky.grid, 4.0)
     size = np.bincount(blocks, mask)
     used = np.flatnonzero(size > 1e-3 * size.sum())
-    masks = JackknifeMasks(mask, np.where(blocks == used[:, None], 0.0, mask), size[used])
+    masks = JackknifeMasks(mask, blocks, used, size[used])
     bands = Bands(r50=(15, 60 if sky.grid.nside < 64 else 100))
     assert sky.intensity is not None
     known = PolarizedRegion(sky.targets, sky.intensity, mask, bands, 2)

@@ -1,5 +1,7 @@
 """The forecast of r: recovery with a perfect template, linearity of cleaning, the likelihood, the files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fixtures_cli import PATCHES, done, sphereml
@@ -7,11 +9,12 @@ from fixtures_cli import PATCHES, done, sphereml
 import sphereml as sm
 from sphereml.config.compose import compose
 from sphereml.config.forecast import ForecastConfig, ForecastSurvey
+from sphereml.data.unit_conversion import conversion_factor
 from sphereml.errors import UserError
 from sphereml.evaluation.forecast.cleaning import amplitude_of, cleaned
 from sphereml.evaluation.forecast.draws import SurveyForecast
 from sphereml.evaluation.forecast.likelihood import estimate_ratio
-from sphereml.evaluation.forecast.skies import DRAWN, SurveyField, Theory, dust_scaling
+from sphereml.evaluation.forecast.skies import DRAWN, SurveyField, Theory, dust_scaling, target_cmb
 from sphereml.harmonics.transforms import synthesis
 from sphereml.simulate.fields import draw_alm
 from sphereml.sky.grid import HealpixGrid
@@ -83,6 +86,24 @@ def test_carried_uncertainty_takes_bias_away_and_widens_the_error(forecast, theo
     assert carried.sigma > plain.sigma
 
 
+def test_the_residual_is_measured_beside_noise(forecast):
+    """Target less template, without the noise that is expected of it, leaves what the dust itself leaves."""
+    rng, level = np.random.default_rng(5), 1.5
+    noisy = replace(forecast, dust=forecast.dust + level * rng.normal(size=forecast.dust.shape))
+    noise = forecast.model(np.full_like(forecast.theory.cmb, level**2 * forecast.field.grid.pixel_area))
+    own, measured, blind = forecast.residual_shares(), noisy.residual_shares(noise), noisy.residual_shares()
+    for method in range(2):
+        left = [shares[2, method].mean() for shares in (own, measured, blind)]
+        assert left[1] == pytest.approx(left[0], rel=0.15) and left[2] > 1.2 * left[0]
+
+
+def test_the_target_holds_the_cmb_of_the_sky(theory):
+    field = _survey()
+    drawn = field.draw(theory, np.random.default_rng([1, 3]))[0]
+    cmb = target_cmb(theory, NSIDE, 1, 3).T / conversion_factor("uK_CMB", "uK_RJ", 353)
+    assert np.abs(field.smoothed(cmb) - drawn).max() < 0.01 * drawn.std()
+
+
 def test_cleaning_of_summed_parts_is_that_of_summed_maps(forecast):
     """Bandpowers from the products of parts equal those of the map that the parts add up to."""
     field, workspace = forecast.field, forecast.field.workspace
@@ -122,15 +143,22 @@ def test_likelihood_states_the_scatter_that_it_finds():
 
 def test_dust_is_scaled_as_a_modified_black_body():
     # From 353 to 150 GHz, beta 1.59 and 19.6 K: .0395 in thermodynamic units (BICEP2/Keck 2018: about 1 / 25).
-    from sphereml.data.unit_conversion import conversion_factor
-
     ratio = dust_scaling(150, 1.59, 19.6) / conversion_factor("uK_RJ", "uK_CMB", 353)
     assert ratio == pytest.approx(0.0425, rel=0.15)
 
 
 @pytest.mark.parametrize(
     "override",
-    ["skies=10", "edges=[50,30]", "frequencies=[95]", "r=[-1]", "beam_arcmin=0", "residual_prior=0", "surveys=[]"],
+    [
+        "skies=10",
+        "edges=[50,30]",
+        "frequencies=[95]",
+        "r=[-1]",
+        "beam_arcmin=0",
+        "residual_prior=0",
+        "surveys=[]",
+        "contaminated=1",
+    ],
 )
 def test_impossible_forecasts_are_refused(override):
     with pytest.raises(UserError, match="forecast"):

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import healpy
 import numpy as np
 import pytest
 from fixtures_cli import GALAXY, REAL_SKY
@@ -41,7 +42,18 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("words", commands("(doctor|completion|info|config|data|simulate|bench)"), ids=" ".join)
+# Of the verbs that docs/performance.md shows at sizes too large for a test.
+BENCHES = [
+    "bench sht --nside 32 --lmax 64 --maps 4 --runs 2",
+    "bench train --experiment lensing_quick --batch 4 --runs 1",
+]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*commands("(doctor|completion|info|config|data|simulate|bench)"), ["info"], *map(str.split, BENCHES)],
+    ids=" ".join,
+)
 def test_small_commands(words):
     assert main(words) == 0
 
@@ -124,6 +136,34 @@ def test_python_block():
     exec(code, names)
     assert names["template"].values.shape == (12 * 32**2, 1)
     assert np.isfinite(names["template"].values).all() and abs(names["r"]["r50"]) < 1
+
+
+def own_maps(nside: int = 32) -> None:
+    """The files that the first hour names, in the working folder."""
+    rng, b = np.random.default_rng(1), healpy.pix2ang(nside, np.arange(12 * nside**2), lonlat=True)[1]
+    hi, warm = (np.exp(healpy.smoothing(rng.normal(size=b.size), 0.1) * 6) for _ in range(2))
+    regions = np.select([b > 20, b > 9, b < -9], [1.0, 2.0, 3.0], 0.0)
+    files = {"hi": (hi, "K km/s"), "dust100um": (hi * warm, "MJy/sr"), "target": (hi + hi * warm, "MJy/sr")}
+    files |= {"mask": (1.0 * (abs(b) > 6), ""), "regions": (regions, ""), "sky": (hi * (3 + warm), "uK_CMB")}
+    for name, (values, unit) in files.items():
+        healpy.write_map(f"{name}.fits", values, coord="G", column_units=unit, dtype=np.float64)
+
+
+@pytest.mark.slow
+def test_the_first_hour_on_maps_of_ones_own(tmp_path):
+    """Every line of the page from the headers to the cleaned map, with a shorter training on coarser maps."""
+    own_maps()
+    page = (ROOT / "docs" / "first_hour.md").read_text()
+    lines = [line for block in re.findall(r"```text\n(.*?)```", page, flags=re.S) for line in block.splitlines()]
+    coarse = ["patches.size=16", "patches.pixel_arcmin=93.6", "bands.r50=[14.4, 64]"]
+    done = []
+    for line in (line for line in lines if line.startswith("sphereml ")):
+        words = shlex.split(line)[1:]
+        assert main([*words, *SHORT, *coarse] if words[0] == "train" else words) == 0
+        done.append(words[0])
+    assert done == ["config", "train", "predict", "compare", "marginalize"]
+    assert healpy.read_map(tmp_path / "runs/mine/templates/unet_sphere_plain.fits").shape == (12 * 32**2,)
+    assert (tmp_path / "marginalized" / "cleaned.fits").is_file()
 
 
 HOW_TO = [page for folder in ("howto", "reference") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]

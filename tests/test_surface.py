@@ -7,6 +7,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from operator import attrgetter
 from types import ModuleType
 
 import healpy
@@ -17,7 +18,11 @@ import torch
 import sphereml as sm
 
 NAMES = [name for name in sm.__all__ if name != "__version__"]
-DOCUMENTED = [name for name in NAMES if not isinstance(getattr(sm, name), ModuleType)]
+MODULES = [name for name in NAMES if isinstance(getattr(sm, name), ModuleType)]
+DOCUMENTED = [
+    *(name for name in NAMES if name not in MODULES),
+    *(f"{module}.{name}" for module in MODULES for name in getattr(sm, module).__all__),
+]
 
 
 def test_the_import_is_lazy():
@@ -36,7 +41,7 @@ def test_all_is_complete():
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_every_name_has_a_runnable_example(name: str, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    thing = getattr(sm, name)
+    thing = attrgetter(name)(sm)
     text = inspect.getdoc(thing) or ""
     assert ">>>" in text, f"{name} has no example"
     finder = doctest.DocTestFinder(recurse=False)

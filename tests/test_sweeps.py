@@ -1,16 +1,19 @@
-"""Sweeps: which combinations they are, that each is an ordinary run, and the one table of them."""
+"""Sweeps and searches: which combinations they are, that each is an ordinary run, and the one table of them."""
 
 from __future__ import annotations
 
 import csv
 import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from fixtures_cli import GALAXY, PATCHES, Place, done, sphereml
 
-from sphereml.config.sweeps import swept_words
+from sphereml.config.sweeps import Interval, SearchSpace, swept_words
 from sphereml.errors import UserError
+from sphereml.training.runs import Run
+from sphereml.training.search import search_settings
 
 WORDS = ["experiment=dust_demo", *GALAXY, *PATCHES, "model=linear"]
 
@@ -29,6 +32,71 @@ def test_combinations_are_hydras():
         swept_words(["model=linear,unknown"])
     with pytest.raises(UserError, match="quote a value"):
         swept_words(["output=a=b,c"])
+    with pytest.raises(UserError, match="has no end of values: search in it"):
+        swept_words(["training.learning_rate=interval(1e-4,1e-2)"])
+
+
+def test_a_search_chooses_from_intervals_and_values():
+    rate, width = "training.learning_rate=tag(log,interval(1e-4,1e-2))", "model.width=int(interval(8,64))"
+    space = SearchSpace.of(["model=unet_sphere", rate, width, "model.depth=1,2"])
+    assert space.fixed == ("model=unet_sphere",) and space.ranges["model.depth"] == ["1", "2"]
+    assert space.ranges["training.learning_rate"] == Interval(1e-4, 1e-2, log=True)
+    assert space.first == ["model=unet_sphere", "training.learning_rate=0.0001", "model.width=8", "model.depth=1"]
+    with pytest.raises(UserError, match="a search of nothing"):
+        SearchSpace.of(["model=linear"])
+    with pytest.raises(UserError, match="unknown configuration key"):
+        SearchSpace.of(["training.rate=interval(1,2)"])
+    search = ("train", "-m", "--optuna", "2", "--dry-run", *WORDS, "split.buffer=4,12")
+    assert "a search is of one network" in sphereml(*search).refusal
+    assert "leave out --overwrite, --dry-run" in sphereml(*search, "model=unet_sphere").refusal
+
+
+def test_a_search_goes_on_and_finds_the_least(tmp_path, monkeypatch):
+    """Trials by a stand-in for training, whose loss is least at 1e-3; the fourth is interrupted, the fifth refused."""
+    pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'sphereml[sweep]'")
+    space = SearchSpace.of(["training.learning_rate=tag(log,interval(1e-5,1e-1))", "model.depth=1,2"])
+    seen: list[list[str]] = []
+    monkeypatch.setattr(Run, "open", classmethod(lambda cls, folder: folder))
+
+    class Trained:
+        def __init__(self, words: list[str]) -> None:
+            rate, depth = (float(word.partition("=")[2]) for word in words)
+            self.loss, self.folder = abs(rate / 1e-3 - 1) + depth, Path(" ".join(words))
+
+        def manifest(self) -> dict[str, float]:
+            return {"val_loss": self.loss}
+
+    def train(words: list[str]) -> Trained:
+        seen.append(words)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        if len(seen) == 6:
+            raise UserError("the training diverged", "lower it")
+        return Trained(words)
+
+    storage = tmp_path / "runs" / "search.db"
+    with pytest.raises(KeyboardInterrupt):
+        search_settings(space, 9, storage, train, print)
+    best = search_settings(space, 9, storage, train, print)
+    assert len(seen) == 10 and seen[4] == seen[3] and len({tuple(words) for words in seen}) == 9
+    losses = {Trained(words).loss: Trained(words).folder for index, words in enumerate(seen) if index != 5}
+    assert best == losses[min(losses)]
+    assert search_settings(space, 9, storage, train, print) == best and len(seen) == 10
+
+
+@pytest.mark.slow
+def test_trials_are_ordinary_runs(tmp_path):
+    pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'sphereml[sweep]'")
+    place = Place(tmp_path, "demo")
+    words = [*WORDS, "model=unet_sphere", "model.depth=1", "model.width=4", "training.epochs=1", *place.words]
+    words += ["training.steps_per_epoch=2", "training.validation_batches=1", "training.batch_size=2"]
+    search = ["train", "-m", *words, "training.learning_rate=tag(log,interval(1e-4,1e-2))", "--json", "-q"]
+    (best,) = json.loads(done(*search, "--optuna", "2").out)
+    (again,) = json.loads(done(*search, "--optuna", "3").out)
+    listed = json.loads(done("runs", "list", tmp_path / "runs", "--json").out)
+    assert len(listed) == 3 and len({row["training.learning_rate"] for row in listed}) == 3
+    assert {best["folder"], again["folder"]} <= {row["run"] for row in listed}
+    assert min(listed, key=lambda row: row["val_loss"])["run"] == again["folder"]
 
 
 def test_a_sweep_is_ordinary_runs_in_one_table(tmp_path):

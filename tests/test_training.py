@@ -15,6 +15,8 @@ from fixtures_cli import GALAXY, PATCHES, Outcome, Place, done, sphereml
 
 from sphereml.config.compose import compose
 from sphereml.data.file_checksums import file_checksum
+from sphereml.errors import UserError
+from sphereml.training.loggers import open_loggers
 from sphereml.training.regression import Regression
 from sphereml.training.runs import Run, find_runs
 
@@ -258,6 +260,34 @@ def test_settings_are_logged_and_a_missing_logger_is_said_before_training(train,
         Run.of(compose(["experiment=dust_demo", "training.logger=csv"])).folder
         == Run.of(compose(["experiment=dust_demo"])).folder
     )
+    _one_mlflow_run_for_both(run, monkeypatch)
     monkeypatch.setattr("sphereml.training.fit.find_spec", lambda name: None)
     refused = train("unet_sphere", "training.logger=wandb")
     assert "pip install 'sphereml[logging]'" in refused.refusal and not list(tmp_path.glob("runs/test/unet_sphere*"))
+
+
+def _one_mlflow_run_for_both(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed training goes on in the MLflow run of its first start; a server that refuses is one line."""
+    asked, logged = [], []
+
+    class Server:
+        run_id = "abc"
+
+        def __init__(self, experiment: str, **options: str | None) -> None:
+            if options["tracking_uri"] == "http://nowhere":
+                raise RuntimeError("no route\nto it")
+            asked.append(options)
+
+        def log_hyperparams(self, settings: dict[str, object]) -> None:
+            logged.append(settings)
+
+    monkeypatch.setattr("sphereml.training.loggers.MLFlowLogger", Server)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run.config.training.logger = "mlflow"
+    for _ in range(2):
+        assert isinstance(open_loggers(run)[-1], Server)
+    assert [options["run_id"] for options in asked] == [None, "abc"] and logged[0]["model.width"] == 4
+    assert all(options["tracking_uri"].endswith("logs/mlflow/mlflow.db") for options in asked)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://nowhere")
+    with pytest.raises(UserError, match=r"training.logger=mlflow does not open \(no route\)"):
+        open_loggers(run)

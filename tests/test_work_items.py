@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 from fixtures_cli import GALAXY, PATCHES, Place, done, files_below, sphereml
+from test_survey import config_for, made_sources, random_channels
 
+from sphereml.config.compose import compose
+from sphereml.config.schema import CrossFitConfig
+from sphereml.data.survey import write_survey
 from sphereml.data.whole_files import write_atomically
 from sphereml.data.work_items import do_items
 from sphereml.errors import UserError
+from sphereml.templates.cross_fit import CrossFit
 
 # `make test-slow` installs the extra.
 needs_dask = pytest.mark.skipif(
@@ -110,6 +115,25 @@ def test_a_campaign_and_a_sweep_are_the_same_on_workers(tmp_path, monkeypatch):
     weights = {path for path in files_below(here) if path.endswith("safetensors")}
     assert len({path.split("sky-")[1][:4] for path in skies}) == 3 and len(weights) == 2
     for path in skies | weights:
+        assert (here / path).read_bytes() == (workers / path).read_bytes(), path
+
+
+@needs_dask
+@pytest.mark.slow
+def test_a_survey_and_the_folds_of_a_template_are_the_same_on_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    source = random_channels()  # two batches
+    for name, scheduler in (("here", ""), ("workers", "local")):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_survey(folder / "one.zarr", config_for(source), made_sources(folder, source), scheduler=scheduler)
+        words = ["experiment=dust_demo", *GALAXY, *PATCHES, "model=linear", f"data.stores={folder / 'stores'}"]
+        config = compose([*words, f"scheduler={scheduler}"])
+        CrossFit(config, folder / "folds", CrossFitConfig(folds=3, join=6.0), lambda line: None).train()
+    here, workers = (tmp_path / name for name in ("here", "workers"))
+    made = {path for path in files_below(here) if "one.zarr" in path or path.endswith("safetensors")}
+    assert sum(path.endswith("safetensors") for path in made) == 3 and len(made) > 10
+    for path in made:
         assert (here / path).read_bytes() == (workers / path).read_bytes(), path
 
 

@@ -10,7 +10,7 @@ from sphereml.cli.output import say
 from sphereml.cli.parsers import TASKS, build_parser, load_plugins, parse_words
 from sphereml.config.compose import compose
 from sphereml.config.resources import searching
-from sphereml.config.sweeps import swept_words
+from sphereml.config.sweeps import SearchSpace, swept_words
 
 # Verbs whose unfinished work goes on only when it is asked for; the others do so by themselves.
 _RESUMED = ("train", "study")
@@ -93,7 +93,7 @@ def _composed_words(job: argparse.Namespace) -> list[str]:
         return composed_words(job)
     words: list[str] = getattr(job, "usual", list)(getattr(job, "overrides", []))
     if job.verb == "train" and job.multirun:
-        return swept_words(words)[0]
+        return SearchSpace.of(words).first if job.optuna else swept_words(words)[0]
     # Other data of a prediction stand among its runs.
     return [*words, *(word for word in getattr(job, "runs", []) if word.startswith(("data=", "data.")))]
 

@@ -1,4 +1,7 @@
-"""``sphereml train experiment=NAME [model=NAME] [key=value ...]``; with ``-m`` all combinations of several values."""
+"""``sphereml train experiment=NAME [model=NAME] [key=value ...]``; with ``-m`` all combinations of several values.
+
+``-m --optuna N`` trains N combinations that Optuna proposes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphereml.cli.experiment import add_overrides, add_training_flags, model_configs
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser, sweeps=True)
     add_training_flags(parser)
+    what = "with -m: train N combinations that Optuna proposes, also from key=interval(1e-4,1e-2), for the least loss"
+    parser.add_argument("--optuna", type=int, default=0, metavar="N", help=f"{what} in validation")
     parser.add_argument("--json", action="store_true", help="print one JSON list of the runs")
 
 
@@ -28,6 +34,9 @@ def run(options: argparse.Namespace) -> None:
     """Train every model of the experiment, or the chosen one; complete runs are left as they are."""
     from sphereml.config.sweeps import swept_words
 
+    if options.optuna:
+        _search(options)
+        return
     sweep = swept_words(options.overrides) if options.multirun else [options.overrides]
     jobs = [model_configs(words) for words in sweep]
     if options.dry_run:
@@ -70,6 +79,29 @@ def _sweep(sweep: list[list[str]], jobs: list[list[ExperimentConfig]], options: 
     if failed:
         (_, first), *_ = failed
         raise UserError(f"{len(failed)} of {len(jobs)} combinations failed, the first: {first.what}", first.mend)
+
+
+def _search(options: argparse.Namespace) -> None:
+    """Train the trials of a search and show the best; one that cannot be trained leaves the others."""
+    from sphereml.config.sweeps import SearchSpace
+    from sphereml.training.search import search_settings
+
+    space = SearchSpace.of(options.overrides)
+    config, *others = model_configs(space.first)
+    if options.optuna < 1 or not options.multirun:
+        raise UserError(f"--optuna {options.optuna} is no search", "give a number of trials, and -m")
+    if others or config.model.domain == "none":
+        raise UserError("a search is of one network, by its validation loss", "choose it: model=NAME")
+    if options.overwrite or options.dry_run or config.scheduler or config.training.processes > 1:
+        mend = "leave out --overwrite, --dry-run, scheduler and training.processes"
+        raise UserError("a search trains one run after another, in one process, and goes on with what is there", mend)
+
+    def train(words: list[str]) -> Run:
+        (run,) = train_models(model_configs(words), resume=True, overwrite=False)
+        return run
+
+    storage = Path(config.output) / config.name / "search.db"
+    _show([search_settings(space, options.optuna, storage, train, tell)], options.json)
 
 
 def _attempt(resume: bool, overwrite: bool, configs: list[ExperimentConfig]) -> list[Run] | UserError:

@@ -79,8 +79,9 @@ def masked_alms(maps: np.ndarray, mask: np.ndarray, *, lmax: int, iterations: in
     maps = np.asarray(maps, dtype=np.float64)
     mask = check_mask(mask, maps.shape[-1])
     seen = np.where(mask > 0, maps, 0.0)
-    mean = seen @ mask / mask.sum()
-    return analysis(mask * (seen - mean[..., None]), lmax, iterations=iterations)
+    seen -= (seen @ mask / mask.sum())[..., None]
+    seen *= mask
+    return analysis(seen, lmax, iterations=iterations)
 
 
 def check_mask(mask: np.ndarray, npix: int) -> np.ndarray:

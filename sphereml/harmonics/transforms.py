@@ -61,7 +61,8 @@ def analysis(maps: np.ndarray, lmax: int, spin: int = 0, iterations: int = 3) ->
     grid = HealpixGrid.of_size(maps.shape[-1])
     alm = _scaled_adjoint(maps, lmax, spin, grid.pixel_area)
     for _ in range(iterations):
-        residual = maps - synthesis(alm, grid.nside, lmax, spin)
+        residual = synthesis(alm, grid.nside, lmax, spin)
+        np.subtract(maps, residual, out=residual)
         alm += _scaled_adjoint(residual, lmax, spin, grid.pixel_area)
     return alm
 

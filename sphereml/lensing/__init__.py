@@ -77,7 +77,8 @@ def estimate(
     """Kappa from Q and U of the whole or a masked sky by a quadratic estimator.
 
     Args:
-        qu: Q and U in uK (CMB), COSMO; missing pixels NaN.
+        qu: Q and U in uK (CMB), COSMO; missing pixels NaN.  Bare arrays are ``(2, npix)`` or ``(npix, 2)``, others here
+            ``(npix,)``.
         mask: weights in 0..1, which multiply the inverse variance: 0 is not seen; not to be apodized.
         depth: rms noise of Q and of U by pixel, uK-arcmin.
         order: of bare arrays, ``"ring"`` or ``"nest"``.

@@ -25,7 +25,13 @@ class ColourScale:
     """Colours of values: a matplotlib colour map, its limits and its stretch.
 
     Attributes:
+        vmin, vmax: in the unit of the map.
         asinh_width: values well below it are stretched linearly; a tenth of the larger limit when None.
+
+    Example:
+        >>> import sphereml as sm
+        >>> float(sm.plot.ColourScale("RdBu_r", -3, 3).norm()(0.0))
+        0.5
     """
 
     cmap: str = "cividis"
@@ -46,7 +52,17 @@ class ColourScale:
 
 
 def intensity_scale(*maps: np.ndarray, stretch: Stretch = "asinh", cmap: str = "inferno") -> ColourScale:
-    """One scale for several maps of one quantity, over the 1st to the 99th percentile of the first."""
+    """One scale for several maps of one quantity, over the 1st to the 99th percentile of the first.
+
+    Args:
+        maps: ``(npix,)`` each, of one unit, in any order.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> scale = sm.plot.intensity_scale(np.arange(101.0))
+        >>> scale.vmin, scale.vmax, scale.stretch
+        (1.0, 99.0, 'asinh')
+    """
     values = _seen(maps[0])
     positive = values[values > 0]
     low, high = np.percentile(positive if stretch == "log" and positive.size else values, [1, 99])
@@ -59,7 +75,13 @@ def residual_scale(*maps: np.ndarray, region: np.ndarray | None = None) -> Colou
     """One diverging scale for several maps, symmetric about zero, over the 98th percentile of the absolute values.
 
     Args:
+        maps: ``(npix,)`` each, of one unit, in one order.
         region: ``(npix,)`` where the percentile is taken; the bright plane would set it otherwise.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> sm.plot.residual_scale(np.linspace(-1, 1, 201)).vmax
+        0.98
     """
     limit = float(np.median([np.percentile(np.abs(_seen(values, region)), 98) for values in maps])) or 1.0
     return ColourScale("RdBu_r", -limit, limit, "linear")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sphereml.plotting.style import model_colours, new_figure, styled
+from sphereml.plotting.style import legend_below, model_colours, new_figure, styled
 
 # Values of the number, mean r, and its standard error or None.
 Points = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
@@ -31,7 +31,7 @@ def dependence_panels(panels: Mapping[str, Mapping[str, Points]], label: str) ->
         axes.set_xticks(_apart(ticks), [f"{value:g}" for value in _apart(ticks)])
         axes.minorticks_off()
         axes.set(title=band, xlabel=label, ylabel=f"mean r of {band}")
-        axes.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.17), ncols=2, columnspacing=1.2)
+        legend_below(axes, most=2, drop=0.17)
     return figure
 
 

@@ -71,6 +71,12 @@ def sky_panels(maps: PlottableMap, scale: ColourScale | None = None, width: floa
     Args:
         scale: of all columns; else each has its own, a diverging one where its values have both signs.
         width: of the figure, inches.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> maps = sm.SkyMap(np.ones((768, 2)), sm.Field("P", "uK_CMB", spin=2), order="nest")
+        >>> len(sm.plot.sky(maps).axes)
+        4
     """
     nested = maps.nested()
     units = [one.unit for one in nested.fields for _ in one.column_names]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from sphereml.plotting.style import model_colours, new_figure, styled, unit_label
+from sphereml.plotting.style import legend_below, model_colours, new_figure, styled, unit_label
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -48,9 +48,8 @@ def _finish_panel(axes: Axes, band: str, baseline: str, values: np.ndarray) -> N
     axes.set(xlim=limits, ylim=limits, aspect="equal", title=band)
     axes.set_xlabel(f"r of {baseline}")
     axes.set_ylabel("r of the model")
-    # Below the axes: anywhere inside it would hide points.
-    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.12, -0.15), "ncols": 2, "columnspacing": 1.0}
-    axes.legend(title="patches won", alignment="left", handletextpad=0.2, markerscale=1.6, **where)
+    look: dict[str, Any] = {"title": "patches won", "alignment": "left", "handletextpad": 0.2, "markerscale": 1.6}
+    legend_below(axes, most=2, drop=0.15, **look)
 
 
 @styled
@@ -92,5 +91,5 @@ def latitude_points(latitude: Mapping[str, Any], band: str) -> Figure:
     for edge in edges:
         axes.axvline(edge, color="#808080", linewidth=0.5, linestyle=":")
     axes.set(xlabel="Galactic latitude |b| of the patch's centre [deg]", ylabel=f"mean {band}")
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    legend_below(axes)
     return figure

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sphereml.plotting.style import (
     BAND_SHADES,
     label_multipoles,
+    legend_below,
     mark_legend,
     model_colours,
     new_figure,
@@ -35,6 +36,13 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
         ell: ``(n,)`` multipoles, of bins or single.
         curves: model -> (mean ``(n,)``, standard error ``(n,)`` or None).
         bands: name -> (lo, hi), shaded and named.
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> ell = np.arange(2, 30)
+        >>> figure = sm.plot.correlation(ell, {"linear": (np.exp(-ell / 100), None)}, {"r_low": (2, 15)})
+        >>> float(figure.axes[0].get_ylim()[1])
+        1.0
     """
     figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
@@ -45,7 +53,8 @@ def correlation_curves(ell: np.ndarray, curves: Curves, bands: Bands | None = No
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(r"correlation with the target, $r(\ell)$")
     axes.set_title(title, pad=20 if bands else 8)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 
@@ -58,7 +67,8 @@ def ratio_curves(ell: np.ndarray, curves: Curves, label: str, title: str = "") -
     _draw_curves(axes, ell, curves)
     label_multipoles(axes, ell)
     axes.set(ylabel=label, title=title)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 
@@ -74,14 +84,9 @@ def loss_curves(losses: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
         axes.plot(validation["epoch"], validation["loss"], marker="o", markersize=3, label=name, **look)
     axes.set(xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_below(axes)
-    return figure
-
-
-def _legend_below(axes: Axes) -> None:
-    """Where no curve runs."""
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=3, columnspacing=1.2)
+    legend_below(axes)
     mark_legend(axes)
+    return figure
 
 
 @styled
@@ -93,6 +98,12 @@ def power_curves(
     Args:
         ell: ``(n,)``; curves: name -> (C_l ``(n,)``, standard error or None), in ``unit`` squared.
         reference: the curve drawn black and dashed (the target, or the CMB).
+
+    Example:
+        >>> import numpy as np, sphereml as sm
+        >>> ell = np.arange(2, 30)
+        >>> sm.plot.power(ell, {"dust": (ell**-2.4, None)}, "uK_CMB").axes[0].get_yscale()
+        'log'
     """
     figure = new_figure(5.8, 4.5)
     axes = figure.subplots()
@@ -104,7 +115,8 @@ def power_curves(
     _shade_bands(axes, bands or {}, float(min(ell)), float(max(ell)))
     axes.set_ylabel(rf"$\ell(\ell+1)\,C_\ell / 2\pi$  [({unit_label(unit)})$^2$]")
     axes.set_title(title, pad=20 if bands else 8)
-    _legend_below(axes)
+    legend_below(axes)
+    mark_legend(axes)
     return figure
 
 

@@ -169,6 +169,24 @@ def of_model(name: str) -> dict[str, Any]:
     return {"gid": f"{_MODEL}{name}"}
 
 
+# Characters of a legend's text to an inch, and those that the room of a line's handle and the gap to the next take.
+_CHARACTERS_AN_INCH, _HANDLE = 12.6, 7
+
+
+def legend_below(axes: Axes, most: int = 3, drop: float = 0.14, **look: Any) -> None:
+    """A legend under the axes, where no curve runs, of ``most`` columns or the fewer that its labels have room for.
+
+    Beyond three lines the figure grows with them.
+    """
+    figure, (_, labels) = axes.figure, axes.get_legend_handles_labels()
+    assert isinstance(figure, Figure)
+    room = figure.get_figwidth() / len(figure.axes) * _CHARACTERS_AN_INCH
+    columns = min(most, max(1, int(room / (max(map(len, labels), default=1) + _HANDLE))))
+    if axes is figure.axes[0]:
+        figure.set_figheight(figure.get_figheight() + 0.2 * max(0, -(-len(labels) // columns) - 3))
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.11, -drop), ncols=columns, columnspacing=1.2, **look)
+
+
 def mark_legend(axes: Axes) -> None:
     """The entries of a legend belong to the models that they name."""
     legend = axes.get_legend()

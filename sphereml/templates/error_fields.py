@@ -3,7 +3,8 @@
 Conventions
 -----------
 * An error is ``sigma g`` with g a Gaussian field of unit variance, of the spectrum of ``residual / sigma`` where folds
-  were held out: C_ell freed of the mask's mode coupling, constant in bands, negative ones set to zero.
+  were held out: freed of the mask's mode coupling, ``ell (ell + 1) C_ell`` constant in bands (what a template misses is
+  red), negative ones set to zero.
 * ``r_ell = C^ab / sqrt(C^aa C^bb)`` of masked pseudo-spectra, component by component (T, or E and B), averaged over
   bands; g of a field of spin 2 is drawn from EE and BB.
 """
@@ -46,12 +47,13 @@ def measure_errors(pulls: Sequence[np.ndarray], masks: Sequence[np.ndarray], fie
     found = np.zeros((len(names), len(edges) - 1))
     for pull, mask in zip(pulls, masks, strict=True):
         seen = np.where(mask[:, None] > 0, pull, 0.0)
-        workspace = Workspace(mask, edges, spins=(field.spin, field.spin), lmax=lmax)
+        workspace = Workspace(mask, edges, spins=(field.spin, field.spin), lmax=lmax, dl=True)
         result = workspace.bandpowers(seen.T if field.spin else seen[:, 0])
         found += mask.sum() * np.stack([result[name] for name in names])
     spectra = np.zeros((len(names), lmax + 1))
-    spectra[:, 2:] = np.repeat(np.maximum(found, 0), np.diff(edges), axis=1)
-    variance = ((2 * np.arange(lmax + 1) + 1) * spectra.mean(axis=0)).sum() / (4 * np.pi)
+    ell = np.arange(lmax + 1)
+    spectra[:, 2:] = np.repeat(np.maximum(found, 0), np.diff(edges), axis=1) / (ell * (ell + 1))[2:]
+    variance = ((2 * ell + 1) * spectra.mean(axis=0)).sum() / (4 * np.pi)
     return spectra / variance
 
 

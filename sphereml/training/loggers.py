@@ -14,17 +14,28 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from sphereml.config.compose import used_settings
 from sphereml.config.tasks import dotted_values
+from sphereml.errors import UserError
 from sphereml.training.runs import Run
 
 
 def open_loggers(run: Run) -> list[Logger]:
-    """The loggers of a run, with its settings in them."""
+    """The loggers of a run, with its settings in them.
+
+    Raises:
+        UserError: the server or the package of the chosen one refuses.
+    """
     chosen = run.config.training.logger
     loggers: list[Logger] = [CSVLogger(run.folder, name="logs", version=_csv_version(run))]
-    if chosen != "csv":
-        loggers.append(_OTHERS[chosen](run))
-    for one in loggers:
-        one.log_hyperparams(settings_of(run))
+    try:
+        if chosen != "csv":
+            loggers.append(_OTHERS[chosen](run))
+        for one in loggers:
+            one.log_hyperparams(settings_of(run))
+    except Exception as error:  # each package has errors of its own, and a server those of the network
+        if isinstance(error, OSError):
+            raise
+        what = f"training.logger={chosen} does not open ({str(error).splitlines()[0]})"
+        raise UserError(what, "see what it needs, or choose training.logger=csv") from None
     return loggers
 
 
@@ -46,9 +57,12 @@ def _tensorboard(run: Run) -> Logger:
 
 
 def _mlflow(run: Run) -> Logger:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"file:{run.folder.absolute() / 'logs' / 'mlflow'}"
-    known = run.manifest().get("mlflow_run")
-    logger = MLFlowLogger(run.config.name, run_name=run.folder.name, tracking_uri=uri, run_id=known)
+    own, known = run.folder.absolute() / "logs" / "mlflow", run.manifest().get("mlflow_run")
+    options: dict[str, Any] = {"tracking_uri": os.environ.get("MLFLOW_TRACKING_URI")}
+    if not options["tracking_uri"]:
+        own.mkdir(parents=True, exist_ok=True)
+        options = {"tracking_uri": f"sqlite:///{own / 'mlflow.db'}", "artifact_location": str(own)}
+    logger = MLFlowLogger(run.config.name, run_name=run.folder.name, run_id=known, **options)
     if known is None and logger.run_id is not None:
         run.update(mlflow_run=logger.run_id)
     return logger

@@ -72,7 +72,8 @@ class Run:
                 "restore the file or train again",
             )
         if not manifest.get("complete"):
-            raise UserError(f"the training in {folder} is not finished", "go on with `sphereml train ... --resume`")
+            mend = "go on with `sphereml train ... --resume`, or name the folders of finished runs alone"
+            raise UserError(f"the training in {folder} is not finished", mend)
         for path, key in run._sealed():
             if not path.is_file():
                 raise UserError(f"{path} is missing", "restore it or train again")

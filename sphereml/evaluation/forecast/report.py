@@ -35,7 +35,7 @@ def print_forecast(result: ForecastResult) -> None:
     console, names = open_console(), "survey, template, method, r"
     print_table(console, "bias of r (error) and stated sigma", [names, "bias", "sigma", *carried], rows)
     if rows := [_contamination_cells(row) for row in result.contamination_rows()]:
-        title = "r with the CMB of the sky in the template's target, less r without (error)"
+        title = "1000 times: r with the CMB of the sky in the template's target, less r without (error)"
         headings = ["model, template, method", "strength", "all of it", "by that CMB"]
         print_table(console, title, headings, rows)
     for note in result.content["notes"]:
@@ -50,5 +50,5 @@ def _spelt(row: dict[str, Any], kind: str) -> tuple[str, str]:
 
 
 def _contamination_cells(row: dict[str, Any]) -> list[str]:
-    changes = (f"{row[key]['mean']:.4f} ({row[key]['error']:.4f})" for key in ("change", "shared"))
-    return [f"{row['model']} {row['kind']} {row['method']}", f"{row['strength']:g}", *changes]
+    changes = (f"{1e3 * row[key]['mean']:.3f} ({1e3 * row[key]['error']:.3f})" for key in ("change", "shared"))
+    return [f"{row['model']} {row['kind'].replace('_', '-')} {row['method']}", f"{row['strength']:g}", *changes]

@@ -104,7 +104,7 @@ def score_sphere(
     """
     masks = JackknifeMasks.of(mask, block_nside)
     lmax = min(bands.lmax + 1, masks.grid.safe_lmax)
-    maps = np.stack([target, prediction]).astype(np.float64)
+    maps = np.stack([target, prediction], dtype=np.float64)
     spectra = masks.measure(lambda kept, iterations: masked_spectra(maps, kept, lmax=lmax, iterations=iterations))
     rows = spectra[:, 0, 1], spectra[:, 0, 0], spectra[:, 1, 1]
     return SphereScores.of(rows, bands.clipped(lmax, lmin=2), masks)
@@ -146,7 +146,7 @@ class JackknifeMasks:
     @property
     def mean_squares(self) -> np.ndarray:
         """Mean squared weight of the masks in the order of :meth:`measure`, ``(2 + nblock,)``."""
-        return np.array([np.mean(one**2) for one in (self.whole, self.whole, *self.left)])
+        return np.array([np.mean(one**2) for one in chain((self.whole, self.whole), self.left)])
 
     def measure(self, statistic: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
         """A statistic of (mask, iterations): ``(2 + nblock, ...)`` of the whole with 3, of all with 0."""

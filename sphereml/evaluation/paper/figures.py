@@ -34,12 +34,14 @@ def draw_paper(drawing: Drawing, overfitting: Sequence[Mapping[str, Any]], folde
     rows = [row for row in (shown_row(scores, name) for name in _MAIN) if row is not None]
     maps = [row if row not in scores.groups else scores.groups[row][0] for row in rows]
     drawn = _patches(drawing, scores, maps) | _pixels(drawing, scores, maps) | _curves(scores, rows)
-    for label, name, panels in (
-        ("weight of r in the loss, lambda", "lambda", _by_lambda(scores)),
-        ("number of linear weights", "weights", _by_weights(overfitting)),
-    ):
-        if panels:
-            drawn[name] = (dependence_panels(panels, label), _CAPTIONS[name])
+    label = "weight of r in the loss, lambda"
+    for name, panels in _by_lambda(scores).items():
+        drawn[name] = (dependence_panels(panels, label), _CAPTIONS[name])
+    if overfitting:
+        drawn["weights"] = (
+            dependence_panels(_by_weights(overfitting), "number of linear weights"),
+            _CAPTIONS["weights"],
+        )
     return write_figures(drawn, folder / "figures")
 
 
@@ -53,8 +55,9 @@ _CAPTIONS = {
     "over seeds.",
     "r_sphere": "r(ell) of the full-sky maps under the test mask, with block-jackknife errors; means over seeds.",
     "gain": "Gain over the integrated column on every held-out patch (means over seeds): above the line a model wins.",
-    "lambda": "Mean r against the weight of the correlations in the loss (mean over seeds): of held-out patches, with "
-    "block-jackknife errors, and of the stitched maps on the sphere.",
+    "lambda_flat": "r of held-out patches against the weight of the correlations in the loss, means over seeds, with "
+    "block-jackknife errors, which all points share: they are of the sky.",
+    "lambda_sphere": "The same of the stitched full-sky maps under the test mask.",
     "weights": "r on the sphere where linear weights were fitted and where they are tested, against their number: "
     "channels summed in groups, and the same apart by scale.",
 }
@@ -97,20 +100,21 @@ def _curves(scores: TargetScores, rows: Sequence[str]) -> Drawn:
     return drawn
 
 
-def _by_lambda(scores: TargetScores) -> dict[str, dict[str, Points]]:
+def _by_lambda(scores: TargetScores) -> dict[str, dict[str, dict[str, Points]]]:
+    """The panels of both figures, where two values or more were trained."""
     found = {at: shown_row(scores, name) for name, at in sorted(_LAMBDA.items(), key=itemgetter(1))}
     rows = {at: row for at, row in found.items() if row is not None}
     if len(rows) < 2:
         return {}
-    panels: dict[str, dict[str, Points]] = {}
+    figures: dict[str, dict[str, dict[str, Points]]] = {"lambda_flat": {}, "lambda_sphere": {}}
     for band in next(iter(scores.patches.values())).bands:
         flat = [block_jackknife(scores.patches[row].bands[band], scores.held_out.test.block) for row in rows.values()]
         spheres = [scores.sphere[row]["test"] for row in rows.values()]
-        panels[band] = {
-            "patches": (list(rows), [float(mean) for mean, _ in flat], [float(error) for _, error in flat]),
-            "sphere": (list(rows), [one.bands[band] for one in spheres], [one.sem[band] for one in spheres]),
-        }
-    return panels
+        means, errors = [float(mean) for mean, _ in flat], [float(error) for _, error in flat]
+        figures["lambda_flat"][band] = {"unet_flat": (list(rows), means, errors)}
+        values, errors = [one.bands[band] for one in spheres], [one.sem[band] for one in spheres]
+        figures["lambda_sphere"][band] = {"unet_flat": (list(rows), values, errors)}
+    return figures
 
 
 def _by_weights(overfitting: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:

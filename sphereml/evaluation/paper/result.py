@@ -55,9 +55,7 @@ class DustPaperResult(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            {"sky": name, "row": row}
-            | _scores(entry)
-            | {"paper wins": "" if index else _PAPER.get(row.split(",")[0], "")}
+            {"sky": name, "row": row} | _scores(entry, "" if index else _PAPER.get(row.split(",")[0], ""))
             for index, (name, sky) in enumerate(self.content["skies"].items())
             for row, entry in shown_rows(sky).items()
         ]
@@ -79,7 +77,7 @@ class DustPaperResult(Result):
         rows, skies = self.rows(), self.content["skies"].items()
         headings = list(dict.fromkeys(key for row in rows for key in row))
         domains = [line for name, sky in skies for line in _domain_lines(name, sky)]
-        claims = [line for name, sky in skies for line in _claim_lines(name, sky)]
+        claims = [line for name, sky in skies for line in _claim_lines(name, sky, stated=name == next(iter(skies))[0])]
         return [
             ("rows", headings, [[_text(row.get(key)) for key in headings] for row in rows]),
             ("the sphere against the plane: unet_sphere - unet_flat", ["sky", "on", *_DOMAIN_HEADINGS], domains),
@@ -103,11 +101,7 @@ class DustPaperResult(Result):
         return f"{type(self).__name__}({', '.join(self.content['skies'])})"
 
 
-def _stated(row: str) -> dict[str, str]:
-    return {"paper wins": _PAPER.get(row.split(",")[0], "")}
-
-
-def _scores(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(entry: Mapping[str, Any], stated: str) -> dict[str, Any]:
     flat = {f"flat {band}": _with_error(entry[band]) for band in ("r50", "r150") if entry.get(band)}
     errors = entry["sphere_sem"]
     sphere = {
@@ -116,16 +110,17 @@ def _scores(entry: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None
     }
     wins = entry.get("wins_vs_integrated")
-    won = {"wins": f"{wins['r50']} {wins['r150']} of {wins['of']}"} if wins else {}
-    return {"domain": entry["domain"]} | flat | sphere | won | {"train s": f"{entry['seconds_train']:.0f}"}
+    won = {"wins": f"{wins['r50']} {wins['r150']} of {wins['of']}", "the paper's": stated} if wins else {}
+    return flat | won | sphere | {"train s": f"{entry['seconds_train']:.0f}"}
 
 
 _DOMAIN_HEADINGS = ("r50", "r150", "r50 over seeds", "bins", "chi2", "p", "not below", "r50 above by 2 errors")
 
 
-def _claim_lines(name: str, sky: Mapping[str, Any]) -> list[list[str]]:
+def _claim_lines(name: str, sky: Mapping[str, Any], stated: bool) -> list[list[str]]:
+    """Claims that were checked; ``stated``: with the paper's numbers, which are those of its first split."""
     return [
-        [name, claim["text"], _HOLDS[claim["holds"]], _evidence(claim), claim["paper"]]
+        [name, claim["text"], _HOLDS[claim["holds"]], _evidence(claim), claim["paper"] if stated else ""]
         for claim in sky["claims"]
         if claim["holds"] is not None
     ]

@@ -23,6 +23,8 @@ from sphereml.training.runs import Run
 
 _NOTES = [
     "A conclusion is judged on held-out patches: above means by two paired block-jackknife errors in r50 and in r150.",
+    "These errors are of the sky; how far trainings differ by their seed alone stands in the skies' pages, and beside "
+    "them for the sphere against the plane.",
     "Every choice was made on the validation region inside the training side; the test side is scored here alone.",
 ]
 
