@@ -17,9 +17,11 @@ import pytest
 import torch
 from fixtures_cli import DUST, GALAXY, MASK, PATCHES, RINGS, TOTAL, done, sphereml
 
+from sphereml.cli.signals import Stopped, stoppable
 from sphereml.data.holdings import lock
 from sphereml.data.whole_files import write_atomically
 from sphereml.training.checkpoints import LAST, PREVIOUS
+from sphereml.training.held_signals import HeldSignals
 from sphereml.training.regression import Regression
 from sphereml.training.runs import Run
 
@@ -241,6 +243,19 @@ def test_a_late_divergence_is_said(words, tmp_path, monkeypatch, joined):
     run = Run.open(the_folder(tmp_path))
     assert run.manifest()["diverged_after_epoch"] == 3 and run.manifest()["best_epoch"] < 2
     assert all(value.isfinite().all() for value in run.weights().values())
+
+
+def test_a_signal_waits_for_the_end_of_the_step():
+    """Raised anywhere, it could leave the thread that writes TensorBoard's files waiting for ever."""
+    held = HeldSignals()
+    with pytest.raises(Stopped), stoppable(), held.holding():
+        signal.raise_signal(signal.SIGUSR1)
+        with pytest.raises(Stopped):
+            held.on_train_batch_start()
+        with pytest.raises(Stopped):  # a second one does not wait
+            signal.raise_signal(signal.SIGTERM)
+    with stoppable(), pytest.raises(Stopped), HeldSignals().holding():
+        signal.raise_signal(signal.SIGTERM)  # after the last step
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

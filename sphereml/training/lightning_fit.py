@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader
 from sphereml.sources.batch import EpochSeeds
 from sphereml.tasks.protocol import STREAMS
 from sphereml.training.checkpoints import LAST, KeepLast, WholeCheckpoints, latest_checkpoint, read_checkpoint
+from sphereml.training.held_signals import HeldSignals
 from sphereml.training.lifecycle import Diverged
 from sphereml.training.lightning_cluster import JoinedProcesses
 from sphereml.training.loggers import log_score, open_loggers
@@ -53,7 +52,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
     train = EpochSeeds(config.seed, STREAMS["train"], config.steps_per_epoch)
     validation = EpochSeeds(config.seed, STREAMS["validation"], config.validation_batches) if validates else None
     allow_tf32(config.precision == "tf32")
-    keep, best = KeepLast(run.checkpoints), None
+    keep, best, signals = KeepLast(run.checkpoints), None, HeldSignals()
     judging: list[Callback] = []
     if validates:
         best = ModelCheckpoint(
@@ -71,7 +70,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
         gradient_clip_val=config.clip or None,
         **_devices(process),
         logger=loggers,
-        callbacks=[EpochOfBatches(train), epoch_progress(run.name, say), *judging, keep],
+        callbacks=[signals, EpochOfBatches(train), epoch_progress(run.name, say), *judging, keep],
         plugins=[WholeCheckpoints(), JoinedProcesses(process)],
         default_root_dir=run.folder,
         enable_model_summary=False,
@@ -81,7 +80,7 @@ def train_network(run: Run, module: Regression, validates: bool, say: Callable[[
         deterministic="warn",
     )
     last = latest_checkpoint(run.checkpoints, say)
-    with _interruptible():
+    with signals.holding(), _interruptible():
         trainer.fit(
             module,
             DataLoader(train, batch_size=None),
@@ -118,17 +117,13 @@ def _devices(process: Process) -> dict[str, Any]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lightning turns Ctrl-C into SystemExit and leaves the signal ignored; undo both."""
-    handler = signal.getsignal(signal.SIGINT)
+    """Lightning turns Ctrl-C into SystemExit; undo that."""
     try:
         yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
 
 
 def quieten_lightning() -> None:
