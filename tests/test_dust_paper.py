@@ -274,7 +274,7 @@ def test_the_study_is_restartable_and_says_which_conclusions_hold(small: Path):
     above = claims["The U-Net is above the integrated column."]
     assert above["rows"] == ["unet_flat, 2 seeds", "integrated"] and above["holds"] in (True, False)
     assert claims["Moments in place of channels are no better."]["holds"] is None
-    domains = skies["galaxy-north_south"]["domains"]
+    domains = skies["galaxy-north_south"]["domains"]["unet_sphere"]
     assert domains["rows"] == ["unet_sphere, 2 seeds", "unet_flat, 2 seeds"]
     assert not skies["wide-north_south"]["domains"]
     for place in (domains["patches"], domains["sphere"]):

@@ -60,6 +60,7 @@ CLAIMS = (
     Claim("r of spectra in place of single modes is no better.", "per_ell", "unet_flat", "not above"),
     Claim("The U-Net is above a network of single pixels.", "unet_flat", "spectral", "above"),
     Claim("The U-Net on the sphere is not below the flat one.", "unet_flat", "unet_sphere", "not above"),
+    Claim("Nor is that of nine oriented weights.", "unet_flat", "unet_oriented", "not above"),
 )
 
 

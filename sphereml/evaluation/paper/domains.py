@@ -27,12 +27,17 @@ from sphereml.evaluation.statistics import jackknife_covariance, leave_one_out, 
 _GROUPS_A_BIN = 3
 
 
-def compare_domains(scores: TargetScores, sphere: str = "unet_sphere", flat: str = "unet_flat") -> dict[str, Any]:
-    """``rows``, and for ``patches`` and ``sphere`` what :func:`_place` says; empty where one row is missing."""
-    rows = [shown_row(scores, sphere), shown_row(scores, flat)]
-    one, other = rows
-    if one is None or other is None:
-        return {}
+# Convolutions of a third of the flat network's weights, and of as many.
+SPHERES = ("unet_sphere", "unet_oriented")
+
+
+def compare_domains(scores: TargetScores, flat: str = "unet_flat") -> dict[str, dict[str, Any]]:
+    """For each network on the sphere ``rows``, and for ``patches`` and ``sphere`` what :func:`_place` says."""
+    rows = {name: (shown_row(scores, name), shown_row(scores, flat)) for name in SPHERES}
+    return {name: _compare(scores, one, other) for name, (one, other) in rows.items() if one and other}
+
+
+def _compare(scores: TargetScores, one: str, other: str) -> dict[str, Any]:
     block = scores.held_out.test.block
     binned = leave_one_out(scores.patches[one].binned - scores.patches[other].binned, block)
     on_patches = _place(scores.patches[one].ell, binned, np.unique(block, return_counts=True)[1])
@@ -42,7 +47,11 @@ def compare_domains(scores: TargetScores, sphere: str = "unet_sphere", flat: str
     samples = (first.r_samples - second.r_samples)[:, 2:]
     on_sphere = _place(first.ell[2:], samples, first.size) | {"bands": first.difference(second)}
     seeds = [_seeds(scores, one, other, place) for place in ("patches", "sphere")]
-    return {"rows": rows, "patches": on_patches | {"seeds": seeds[0]}, "sphere": on_sphere | {"seeds": seeds[1]}}
+    return {
+        "rows": [one, other],
+        "patches": on_patches | {"seeds": seeds[0]},
+        "sphere": on_sphere | {"seeds": seeds[1]},
+    }
 
 
 def _place(ell: np.ndarray, samples: np.ndarray, size: np.ndarray) -> dict[str, Any]:

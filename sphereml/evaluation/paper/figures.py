@@ -24,7 +24,7 @@ from sphereml.plotting.dependence import Points, dependence_panels
 from sphereml.plotting.maps import patch_row
 from sphereml.plotting.scatter import band_scatter, joint_histograms
 
-_MAIN = ("integrated", "linear", "linear_scales", "unet_flat", "unet_sphere", "spectral")
+_MAIN = ("integrated", "linear", "linear_scales", "unet_flat", "unet_sphere", "unet_oriented", "spectral")
 _LAMBDA = {"unet_flat": 30.0} | {f"lambda_{weight}": float(weight) for weight in (0, 1, 10, 60, 120)}
 
 

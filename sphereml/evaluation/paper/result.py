@@ -80,7 +80,7 @@ class DustPaperResult(Result):
         claims = [line for name, sky in skies for line in _claim_lines(name, sky, stated=name == next(iter(skies))[0])]
         return [
             ("rows", headings, [[_text(row.get(key)) for key in headings] for row in rows]),
-            ("the sphere against the plane: unet_sphere - unet_flat", ["sky", "on", *_DOMAIN_HEADINGS], domains),
+            ("the sphere against the plane, less unet_flat", ["sky", "model", "on", *_DOMAIN_HEADINGS], domains),
             ("conclusions of arXiv:1904.13265", ["sky", "conclusion", "", "difference", "in the paper"], claims),
             ("linear weights, by their number", *_weight_lines(self.content["overfitting"])),
         ]
@@ -135,16 +135,16 @@ def _weight_lines(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[li
 
 def _domain_lines(name: str, sky: Mapping[str, Any]) -> list[list[str]]:
     """Paired differences of the sphere and the plane, a line for held-out patches and one for maps of the sphere."""
-    found = [(place, sky["domains"][place]) for place in ("patches", "sphere") if sky.get("domains")]
+    found = [(model, place, pair[place]) for model, pair in sky["domains"].items() for place in ("patches", "sphere")]
     return [
         [
-            *(name, place),
+            *(name, model, place),
             *(_with_error(one["bands"][band], 4) if band in one["bands"] else "" for band in ("r50", "r150")),
             _with_error(one["seeds"]["r50"], 4) if one["seeds"] else "",
             *(str(one["bins"]), number(one["chi2"], 1), number(one["probability"], 3)),
             *(_yes(one["holds"]), _yes(one["bands"]["r50"]["sigmas"] > CLEAR)),
         ]
-        for place, one in found
+        for model, place, one in found
     ]
 
 
