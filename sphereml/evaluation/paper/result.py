@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from sphereml.data.whole_files import write_atomically
@@ -23,6 +22,7 @@ from sphereml.evaluation.maps.report import captioned_figures
 from sphereml.evaluation.maps.table import shown_rows
 from sphereml.evaluation.pages import links, number, open_environment
 from sphereml.evaluation.protocol import Result
+from sphereml.evaluation.terminal_tables import open_console, print_table
 
 # What the notes of the paper at hand state for a row of its first split: patches won against the integrated column.
 _PAPER = {"unet_flat": "764 889 of 1000"}
@@ -61,14 +61,16 @@ class DustPaperResult(Result):
         ]
 
     def table(self) -> None:
-        console = Console(width=None if Console().is_terminal else 140)
+        console = open_console()
         for title, headings, lines in self._tables():
-            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-            for heading in headings:
-                table.add_column(heading)
-            for line in lines:
-                table.add_row(*line)
-            console.print(table)
+            if "conclusion" in headings:  # sentences, which wrap
+                table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+                for line in lines:
+                    table.add_row(*line)
+                console.print(table)
+            elif lines:
+                named = [[" ".join(line[:2]), *line[2:]] for line in (headings, *lines)]
+                print_table(console, title, named[0], named[1:])
         for note in self.content["notes"]:
             console.print(note, style="dim", highlight=False, soft_wrap=True)
 
