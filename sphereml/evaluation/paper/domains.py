@@ -25,8 +25,6 @@ from sphereml.evaluation.statistics import jackknife_covariance, leave_one_out, 
 
 # Fewer groups a bin would leave the covariance without an inverse that means something.
 _GROUPS_A_BIN = 3
-
-
 # Convolutions of a third of the flat network's weights, and of as many.
 SPHERES = ("unet_sphere", "unet_oriented")
 
